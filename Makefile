@@ -1,0 +1,120 @@
+# Everything runs in a virtual environment of its own, one for each Python version:
+#
+#   make demo                      100,000 jobs through a queue on a temporary PostgreSQL
+#   make demo DSN=postgresql://... the same on your server, in a schema that is removed after
+#   make test                      the test suite: compiled, pure Python, and on the oldest PostgreSQL
+#   make test ARGS='-k enqueue'    ... a part of it
+#   make lint                      ruff, mypy --strict, import-linter
+#   make clean                     remove what make created
+#
+# PYTHON=python3.13 make test      chooses the interpreter; 3.11 or newer
+# PGQ_TEST_DSN=postgresql://...    has the tests use your server instead of an embedded one
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# The first interpreter that is new enough.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+    $$p -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
+
+FACTS := $(shell $(or $(PYTHON),false) -c 'import sys, sysconfig; \
+    print("%d.%d" % sys.version_info[:2], sysconfig.get_config_var("EXT_SUFFIX"))' 2>/dev/null)
+PYTHON_VERSION := $(word 1,$(FACTS))
+EXT_SUFFIX := $(word 2,$(FACTS))
+
+VENV := .venv-$(PYTHON_VERSION)
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+
+# psycopg is compiled where libpq can be compiled against, else its own binaries are taken.
+PSYCOPG := $(shell test -e "$$(pg_config --includedir 2>/dev/null)/libpq-fe.h" \
+    && echo psycopg || echo psycopg-binary)
+
+KERNELS := $(wildcard pgq_fast_ext/*.pyx)
+KERNEL_SOURCES := $(KERNELS) $(wildcard pgq_fast_ext/*.pxd) setup.py
+COMPILED := $(KERNELS:.pyx=$(EXT_SUFFIX))
+# What changes the compiled result without changing a file.
+VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
+
+.PHONY: help demo test test-c test-python test-oldest-pg lint build python clean FORCE
+
+help:
+	@sed -n 's/^#   \(make\)/\1/p' Makefile
+
+demo: $(VENV)/.demo $(VENV)/.kernels
+	@$(RUN) -m pgq_fast.demo $(if $(DSN),--dsn '$(DSN)') $(ARGS)
+
+test: test-c test-python test-oldest-pg
+
+test-c: $(VENV)/.test $(VENV)/.kernels
+	PGQ_FAST_IMPL=c $(RUN) -m pytest $(ARGS)
+
+# What does not differ between the implementations was tested above.
+test-python: $(VENV)/.test $(VENV)/.kernels
+	PGQ_FAST_IMPL=python $(RUN) -m pytest -m 'not impl_agnostic' $(ARGS)
+
+# The same server answers whatever version is asked for when the user brings one.
+test-oldest-pg: $(VENV)/.test $(VENV)/.kernels
+	$(if $(PGQ_TEST_DSN),,PGQ_TEST_PG=16 PGQ_FAST_IMPL=c $(RUN) -m pytest -m pg_matrix $(ARGS))
+
+lint: $(VENV)/.lint $(VENV)/.kernels
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+build: $(VENV)/.kernels
+
+# The interpreter of the environment, for scripts.
+python:
+	@echo $(RUN)
+
+clean:
+	rm -rf .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	    .import_linter_cache .hypothesis .benchmarks
+	rm -f pgq_fast_ext/*.so pgq_fast_ext/*.pyd pgq_fast_ext/*.c pgq_fast_ext/*.html
+	find pgq_fast pgq_fast_ext tests bench examples -name __pycache__ -prune -exec rm -rf {} + \
+	    2>/dev/null || true
+
+# The environment with what a build needs; the build uses it without isolation.
+$(VENV)/.created:
+	@test -n '$(PYTHON_VERSION)' || { echo >&2 \
+	    'Python 3.11 or newer is needed: PYTHON=/path/to/python make ...'; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo >&2 \
+	    '$(PYTHON) is Python $(PYTHON_VERSION), 3.11 or newer is needed'; exit 1; }
+	@echo 'creating $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip 'setuptools>=77' 'Cython>=3.3'
+	@touch $@
+
+# Editable, so that the tests see the tree; the kernels have their own rule below.
+INSTALL = PGQ_FAST_NO_EXTENSIONS=1 $(PIP) install --no-build-isolation --editable
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml
+	@echo 'installing pgq_fast[demo]'
+	@$(INSTALL) '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.created pyproject.toml
+	@echo 'installing pgq_fast[test,$(PSYCOPG)]'
+	@$(INSTALL) '.[test,$(PSYCOPG)]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@echo 'installing pgq_fast[lint]'
+	@$(INSTALL) '.[lint]'
+	@touch $@
+
+# Rebuilt when a source or a setting changed, or when a compiled kernel is missing.
+$(VENV)/.kernels: $(KERNEL_SOURCES) $(VENV)/.created $(VENV)/.variant \
+    $(if $(filter-out $(wildcard $(COMPILED)),$(COMPILED)),FORCE)
+	@echo 'compiling the kernels'
+	@$(RUN) setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.variant: $(VENV)/.created FORCE
+	@echo '$(VARIANT)' | cmp -s - $@ || echo '$(VARIANT)' > $@
+
+FORCE:

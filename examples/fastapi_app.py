@@ -1,0 +1,46 @@
+"""A web application that enqueues: ``uvicorn examples.fastapi_app:app``.
+
+curl -X POST localhost:8000/jobs/greet -d world
+curl localhost:8000/queue
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import asyncpg
+from fastapi import Depends, FastAPI, Request
+
+from pgq_fast.models import QueueStatistics
+from pgq_fast.queries import Queries
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """One pool for the life of the application, shared by all requests."""
+    async with asyncpg.create_pool(os.environ.get("PGDSN"), min_size=1) as pool:
+        app.state.queries = Queries.from_asyncpg_pool(pool)
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+def get_queries(request: Request) -> Queries:
+    queries: Queries = request.app.state.queries
+    return queries
+
+
+@app.post("/jobs/{entrypoint}", status_code=202)
+async def enqueue(
+    entrypoint: str, request: Request, queries: Annotated[Queries, Depends(get_queries)]
+) -> dict[str, list[int]]:
+    return {"ids": [*await queries.enqueue(entrypoint, await request.body())]}
+
+
+@app.get("/queue")
+async def queue(queries: Annotated[Queries, Depends(get_queries)]) -> list[QueueStatistics]:
+    return await queries.queue_size()

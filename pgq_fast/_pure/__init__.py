@@ -1,0 +1,1 @@
+"""Python twins of the compiled kernels in ``pgq_fast_ext``: same names, same behaviour."""

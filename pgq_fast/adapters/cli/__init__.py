@@ -1,0 +1,3 @@
+"""Deep import paths of what runs workers."""
+
+from __future__ import annotations

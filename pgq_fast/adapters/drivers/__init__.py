@@ -1,0 +1,3 @@
+"""Deep import paths of the drivers."""
+
+from __future__ import annotations

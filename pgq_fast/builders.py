@@ -1,0 +1,94 @@
+"""What ``Queries`` knows about names: settings, and the SQL that manages the schema.
+
+Integrations reach table names and channel as ``queries.qbe.settings`` and ``queries.qbq.settings``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from pgq_fast.schema import ddl, lookups
+from pgq_fast.settings import DBSettings, QualifiedNames, db_settings
+
+__all__ = ["QueryBuilderEnvironment", "QueryQueueBuilder", "QuerySchedulerBuilder"]
+
+
+@dataclasses.dataclass
+class QueryBuilderEnvironment:
+    """Names of an installation, and the SQL that creates, alters and looks up its objects."""
+
+    settings: DBSettings = dataclasses.field(default_factory=db_settings)
+
+    @property
+    def qualified(self) -> QualifiedNames:
+        """The names as SQL refers to them."""
+        return self.settings.qualified
+
+    def build_install_query(self, create_schema: bool = True) -> str:
+        """Create all objects, with *create_schema* also ``db_schema``."""
+        return ddl.install_sql(self.settings, create_schema=create_schema)
+
+    def build_uninstall_query(self) -> str:
+        """Drop all objects."""
+        return ddl.uninstall_sql(self.settings)
+
+    def build_alter_durability_query(self) -> Iterator[str]:
+        """A statement for each table: logged or unlogged, as the settings have it."""
+        return ddl.alter_durability_sql(self.settings)
+
+    def build_optimize_autovacuum_query(self) -> str:
+        """Set storage parameters that suit how each table is used."""
+        return ddl.optimize_autovacuum_sql(self.settings)
+
+    def build_optimize_autovacuum_rollback_query(self) -> str:
+        """Reset those storage parameters."""
+        return ddl.optimize_autovacuum_rollback_sql(self.settings)
+
+    def build_has_table_query(self) -> str:
+        """``exists``: the table ``$1``."""
+        return lookups.table_exists_sql(self.settings)
+
+    def build_table_has_column_query(self) -> str:
+        """``exists``: the column ``$2`` of the table ``$1``."""
+        return lookups.table_column_exists_sql(self.settings)
+
+    def build_table_has_index_query(self) -> str:
+        """``exists``: the index ``$2`` on the table ``$1``."""
+        return lookups.index_exists_sql(self.settings)
+
+    def build_has_function_query(self) -> str:
+        """``exists``: the function ``$1``."""
+        return lookups.function_exists_sql(self.settings)
+
+    def build_has_trigger_query(self) -> str:
+        """``exists``: the trigger ``$1``."""
+        return lookups.trigger_exists_sql(self.settings)
+
+    def build_user_types_query(self) -> str:
+        """The labels of all enum types, as ``enumlabel, typname``."""
+        return lookups.user_types_sql(self.settings)
+
+
+@dataclasses.dataclass
+class QueryQueueBuilder:
+    """Names of the queue, its log and its statistics."""
+
+    settings: DBSettings = dataclasses.field(default_factory=db_settings)
+
+    @property
+    def qualified(self) -> QualifiedNames:
+        """The names as SQL refers to them."""
+        return self.settings.qualified
+
+
+@dataclasses.dataclass
+class QuerySchedulerBuilder:
+    """Names of the schedules."""
+
+    settings: DBSettings = dataclasses.field(default_factory=db_settings)
+
+    @property
+    def qualified(self) -> QualifiedNames:
+        """The names as SQL refers to them."""
+        return self.settings.qualified

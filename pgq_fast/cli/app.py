@@ -1,0 +1,63 @@
+"""The program: global options, and the commands of each module."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pgq_fast.cli import schema as schema_commands
+from pgq_fast.cli import sql as sql_commands
+from pgq_fast.cli.context import GlobalOptions
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="pgqueuer",
+    help="Run and manage a job queue on PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    prefix: Annotated[
+        str,
+        typer.Option(envvar="PGQUEUER_PREFIX", help="Stands before the name of every object."),
+    ] = "",
+    schema: Annotated[
+        str,
+        typer.Option(
+            envvar="PGQUEUER_SCHEMA",
+            help="PostgreSQL schema of all objects; by default the search_path decides.",
+        ),
+    ] = "",
+    pg_dsn: Annotated[
+        str,
+        typer.Option(
+            envvar="PGDSN",
+            help=(
+                "Where to connect, as postgresql://user@host/database. Without it PGQUEUER_DSN, "
+                "then libpq's variables (PGHOST, PGUSER, ...) are used."
+            ),
+        ),
+    ] = "",
+    factory: Annotated[
+        str | None,
+        typer.Option(help="module:function that returns an async context manager of a Queries."),
+    ] = None,
+) -> None:
+    """Run and manage a job queue on PostgreSQL."""
+    options = GlobalOptions(prefix, schema, pg_dsn, factory)
+    # By name: typer has an enum of its own or click's, depending on its version.
+    source = context.get_parameter_source("schema")
+    typed = source is not None and source.name == "COMMANDLINE"
+    options.apply_to_environment(schema_was_typed=typed and bool(schema))
+    context.obj = options
+
+
+schema_commands.register(app)
+sql_commands.register(app)

@@ -1,0 +1,158 @@
+"""What every command starts from: the global options, an event loop, a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import inspect
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from typing import TypeVar
+
+import typer
+
+from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
+from pgq_fast.cli.errors import CliError, first_line
+from pgq_fast.connections import connect_asyncpg, connect_psycopg
+from pgq_fast.drivers.base import Driver
+from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.factories import load_factory
+from pgq_fast.queries import Queries
+from pgq_fast.settings import DBSettings, db_settings
+
+__all__ = ["GlobalOptions", "open_queries", "run"]
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalOptions:
+    """The options before the command; empty strings where they are not given."""
+
+    prefix: str = ""
+    schema: str = ""
+    pg_dsn: str = dataclasses.field(default="", repr=False)
+    factory: str | None = None
+
+    def apply_to_environment(self, *, schema_was_typed: bool) -> None:
+        """Make the names the settings of this process, also for a factory's own ``Queries``.
+
+        Args:
+            schema_was_typed: The schema stands on the command line, so it outweighs the
+                environment; there, ``DB_SCHEMA`` outweighs ``PGQUEUER_SCHEMA``.
+        """
+        if self.prefix:
+            os.environ["PGQUEUER_PREFIX"] = self.prefix
+        if self.schema:
+            os.environ["PGQUEUER_SCHEMA"] = self.schema
+        if schema_was_typed:
+            for name in [name for name in os.environ if name.upper() == "DB_SCHEMA"]:
+                del os.environ[name]
+        db_settings.cache_clear()
+
+
+@contextlib.asynccontextmanager
+async def open_queries(context: typer.Context, settings: DBSettings) -> AsyncIterator[Queries]:
+    """The ``Queries`` that ``--factory`` makes, else one on a connection of its own.
+
+    A factory's ``Queries`` has settings of its own; *settings* are then not used.
+
+    Raises:
+        CliError: The connection or the factory cannot be had.
+    """
+    options = context.ensure_object(GlobalOptions)
+    async with contextlib.AsyncExitStack() as stack:
+        if options.factory is None:
+            yield Queries(
+                await _connect(options.pg_dsn or None, stack),
+                qbe=QueryBuilderEnvironment(settings),
+                qbq=QueryQueueBuilder(settings),
+                qbs=QuerySchedulerBuilder(settings),
+            )
+            return
+        queries = await stack.enter_async_context(_load(options.factory))
+        if not isinstance(queries, Queries):
+            raise CliError(
+                f"--factory {options.factory} yields a {type(queries).__name__}: "
+                "it has to yield a Queries"
+            )
+        yield queries
+
+
+def _load(reference: str) -> contextlib.AbstractAsyncContextManager[object]:
+    try:
+        factory = load_factory(reference)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise CliError(
+            f"--factory {reference} cannot be loaded: {first_line(error)}. Give "
+            "'module:function', with a module that Python finds from the current directory"
+        ) from error
+    made = factory()
+    if not isinstance(made, contextlib.AbstractAsyncContextManager):
+        if inspect.iscoroutine(made):
+            made.close()
+        raise CliError(
+            f"--factory {reference} returned a {type(made).__name__}: it has to return an async "
+            "context manager around a Queries; decorate it with contextlib.asynccontextmanager"
+        )
+    return made
+
+
+async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
+    try:
+        try:
+            connection = await stack.enter_async_context(connect_asyncpg(dsn))
+        except ModuleNotFoundError as missing:
+            if missing.name != "asyncpg":
+                raise
+        else:
+            from pgq_fast.drivers.asyncpg import AsyncpgDriver
+
+            return await stack.enter_async_context(AsyncpgDriver(connection))
+        try:
+            psycopg_connection = await stack.enter_async_context(connect_psycopg(dsn))
+        except ModuleNotFoundError as missing:
+            if missing.name != "psycopg":
+                raise
+            raise CliError(
+                "there is no driver to connect with: install one with pip install "
+                "'pgq-fast[asyncpg]' or 'pgq-fast[psycopg]'"
+            ) from None
+        from pgq_fast.drivers.psycopg import PsycopgDriver
+
+        return await stack.enter_async_context(PsycopgDriver(psycopg_connection))
+    except (ImportError, CliError):
+        raise
+    except Exception as error:
+        raise CliError(
+            f"cannot connect to PostgreSQL: {_connection_failure(error)}. Check --pg-dsn, the "
+            "variables PGDSN and PGQUEUER_DSN, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE"
+        ) from error
+
+
+def _connection_failure(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, OSError) or sqlstate_of(error) or type(error).__name__ in _SAFE_TO_SHOW:
+        return first_line(error)
+    # Complaints about a DSN quote it, and it may hold a password.
+    return f"the connection string is not valid ({type(error).__name__})"
+
+
+# psycopg's failures of the connection itself; libpq leaves passwords out of their text.
+_SAFE_TO_SHOW = ("OperationalError", "ConnectionTimeout")
+
+
+def run(coroutine: Coroutine[object, object, T]) -> T:
+    """Run *coroutine* on the fastest event loop there is; its result."""
+    if sys.platform == "win32":
+        # psycopg cannot use the default loop of Windows.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(coroutine)
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.run(coroutine)
+    return uvloop.run(coroutine)

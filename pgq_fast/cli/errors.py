@@ -1,0 +1,71 @@
+"""Failures as one line for the operator: what happened, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import ValidationError
+
+from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
+from pgq_fast.errors import PgqException
+
+__all__ = ["CliError", "explain", "first_line"]
+
+
+class CliError(PgqException):
+    """A command cannot do its work."""
+
+
+_NO_REMEDY: Final = "PostgreSQL's manual explains the code"
+
+# By SQLSTATE, or by its first two characters, which name a class of errors.
+_REMEDIES: Final = {
+    "25006": "The server only allows reading: connect to the primary",
+    "3F000": "Create the schema first, or install without --no-create-schema",
+    "42501": "Connect as a role that owns the objects or may create them",
+    "42704": "Run 'pgq upgrade' if the installation is older, 'pgq install' if there is none",
+    "42710": "Run 'pgq verify --expect present' to see what is there, then 'pgq upgrade'",
+    "42703": "Run 'pgq upgrade': the installation is older than this release",
+    "42P01": "Run 'pgq install', or check --prefix, --schema and the database",
+    "42P07": "Run 'pgq verify --expect present' to see what is there, then 'pgq upgrade'",
+    "2BP01": "Drop what depends on it first",
+    "23": "Repair these rows, then run the command again: it goes on where it stopped",
+    "40": "Run the command again",
+    "53": "Free resources on the server, then run the command again",
+    "55P03": "Others hold a lock on the table: run the command again in a quiet moment",
+    "57014": "The statement was cancelled: raise statement_timeout, or choose a quiet moment",
+}
+
+
+def explain(error: BaseException) -> str | None:
+    """The line for *error*; None for what is no failure of the operator's surroundings."""
+    if isinstance(error, PgqException):
+        return _one_line(str(error))
+    if isinstance(error, ValidationError):
+        return _invalid_settings(error)
+    code = sqlstate_of(error)
+    if code is not None:
+        remedy = _REMEDIES.get(code) or _REMEDIES.get(code[:2]) or _NO_REMEDY
+        return f"PostgreSQL refused: {first_line(error)} (SQLSTATE {code}). {remedy}."
+    if is_connection_lost(error):
+        return "the connection to PostgreSQL was lost. Look at the server, then run it again."
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """What *error* says, without details on further lines and a closing full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _invalid_settings(error: ValidationError) -> str:
+    # Never the values: one of them may be a DSN.
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in detail['loc']) or 'settings'}: {detail['msg']}"
+        for detail in error.errors(include_input=False, include_url=False)
+    )
+    return _one_line(f"invalid settings: {problems}. Check the options and PGQUEUER_* variables.")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

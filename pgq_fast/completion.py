@@ -1,0 +1,208 @@
+"""Waiting for jobs to end, from outside the worker.
+
+The log says how a job ended; the watcher asks it. When to ask, it learns from the notifications
+that changes of the queue send, and from a timer, since notifications can get lost. However many
+of these arrive, one query at a time asks about all jobs together, and no sooner than a debounce
+time after the first reason for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+from collections import defaultdict
+from datetime import timedelta
+from typing import Final
+
+from pgq_fast._impl import notify
+from pgq_fast.drivers.base import Driver, ListenerRemover
+from pgq_fast.errors import PgqException
+from pgq_fast.logconfig import logger
+from pgq_fast.repository import QueueRepositoryPort
+from pgq_fast.settings import DBSettings, db_settings
+from pgq_fast.tasks import TaskManager, wait_for_event
+from pgq_fast.types import JOB_STATUS, Channel, JobId
+
+__all__ = ["CompletionWatcher", "WatcherClosedError"]
+
+_TERMINAL: Final[frozenset[JOB_STATUS]] = frozenset(
+    {"canceled", "deleted", "exception", "successful"}
+)
+# A database that is restarting must not be asked at the pace of the debounce.
+_PAUSE_AFTER_FAILURE: Final = timedelta(seconds=1)
+
+
+class WatcherClosedError(PgqException, RuntimeError):
+    """A job was to be waited for after the watcher's block had ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the CompletionWatcher has ended and asks for no status any more: "
+            "call wait_for inside its 'async with' block"
+        )
+
+
+@dataclasses.dataclass
+class CompletionWatcher:
+    """Futures that resolve to the final status of jobs.
+
+    Final are ``canceled``, ``deleted``, ``exception`` and ``successful``. A ``failed`` job is held
+    and may run again, so it is not final. ::
+
+        async with CompletionWatcher(driver, queries=queries) as watcher:
+            status = await watcher.wait_for(job_id)
+
+    Leaving the block waits for the futures that are still open; leaving it by an exception cancels
+    them.
+
+    Attributes:
+        driver: Where to listen for changes of the queue.
+        queries: Whom to ask for the status of jobs.
+        refresh_interval: Time between questions while no notification comes; None to rely on
+            notifications alone.
+        debounce: Time in which notifications are collected before the question.
+        waiters: The open futures, by job.
+        task_manager: The watcher's background tasks.
+        shutdown: Set when the block has ended.
+        lock: Held while the status is asked for.
+        debounce_task: The task that is to ask next; None while there is no reason to.
+        refresh_requested: Whether something happened since the last question.
+    """
+
+    driver: Driver
+    queries: QueueRepositoryPort = dataclasses.field(kw_only=True)
+    refresh_interval: timedelta | None = dataclasses.field(
+        default_factory=lambda: timedelta(seconds=5)
+    )
+    debounce: timedelta = dataclasses.field(
+        default_factory=lambda: timedelta(milliseconds=50), repr=False
+    )
+    waiters: defaultdict[JobId, list[asyncio.Future[JOB_STATUS]]] = dataclasses.field(
+        default_factory=lambda: defaultdict(list), init=False, repr=False
+    )
+    task_manager: TaskManager = dataclasses.field(
+        default_factory=TaskManager, init=False, repr=False
+    )
+    shutdown: asyncio.Event = dataclasses.field(
+        default_factory=asyncio.Event, init=False, repr=False
+    )
+    lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock, init=False, repr=False)
+    debounce_task: asyncio.Task[None] | None = dataclasses.field(
+        default=None, init=False, repr=False
+    )
+    refresh_requested: bool = dataclasses.field(default=False, init=False, repr=False)
+
+    async def __aenter__(self) -> CompletionWatcher:
+        await self.driver.add_listener(self._channel, self._on_notification)
+        if self.refresh_interval is not None:
+            self.task_manager.add(asyncio.create_task(self._poll(self.refresh_interval)))
+        # Jobs waited for since before the listener was there.
+        self._request_refresh()
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> bool:
+        try:
+            if exc_type is None:
+                self._request_refresh()
+                # Other tasks may still add to them.
+                while waiters := self._open_waiters():
+                    await asyncio.wait(waiters)
+        finally:
+            for waiter in self._open_waiters():
+                waiter.cancel()
+            # Not before: while a future is open, its notification may be lost.
+            self.shutdown.set()
+            await self.task_manager.gather_tasks()
+            if isinstance(self.driver, ListenerRemover):
+                await self.driver.remove_listener(self._channel, self._on_notification)
+        return False
+
+    def wait_for(self, jid: JobId) -> asyncio.Future[JOB_STATUS]:
+        """A future that resolves to the status in which job *jid* ends.
+
+        The future may be cancelled, for one by ``asyncio.wait_for``, without harm to others.
+
+        Raises:
+            WatcherClosedError: The watcher's block has ended.
+        """
+        if self.shutdown.is_set():
+            raise WatcherClosedError
+        waiter: asyncio.Future[JOB_STATUS] = asyncio.get_running_loop().create_future()
+        waiter.add_done_callback(functools.partial(self._forget, jid))
+        self.waiters[jid].append(waiter)
+        self._request_refresh()
+        return waiter
+
+    @property
+    def _channel(self) -> Channel:
+        """Where the queue of ``queries`` notifies, as far as it tells."""
+        settings = getattr(getattr(self.queries, "qbq", None), "settings", None)
+        return settings.channel if isinstance(settings, DBSettings) else db_settings().channel
+
+    def _open_waiters(self) -> list[asyncio.Future[JOB_STATUS]]:
+        return [
+            waiter for waiters in self.waiters.values() for waiter in waiters if not waiter.done()
+        ]
+
+    def _forget(self, jid: JobId, waiter: asyncio.Future[JOB_STATUS]) -> None:
+        """Ask no more on behalf of a future that is done."""
+        waiters = self.waiters.get(jid, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            self.waiters.pop(jid, None)
+
+    def _on_notification(self, payload: str | bytes | bytearray) -> None:
+        try:
+            kind, _ = notify.parse_event(payload)
+        except ValueError as error:
+            logger.debug("Ignored a notification on %s: %s", self._channel, error)
+            return
+        if kind == "table_changed_event":
+            self._request_refresh()
+
+    def _request_refresh(self) -> None:
+        self.refresh_requested = True
+        if self.debounce_task is None or self.debounce_task.done():
+            self.debounce_task = asyncio.create_task(self._refresh_while_requested())
+            self.task_manager.add(self.debounce_task)
+
+    async def _refresh_while_requested(self) -> None:
+        """Ask, and ask again if there was a reason to meanwhile.
+
+        Invariant: while a future is open and something happened since the last answer, a task is
+        in here. So a failing question is repeated, and the futures stay open until it is answered.
+        """
+        pause = self.debounce
+        while self.refresh_requested:
+            await wait_for_event(self.shutdown, pause.total_seconds())
+            self.refresh_requested = False
+            pause = self.debounce
+            try:
+                await self._refresh()
+            except Exception:
+                if self.shutdown.is_set():
+                    return
+                logger.exception(
+                    "Could not ask for the status of %d job(s); trying again in %s",
+                    len(self.waiters),
+                    _PAUSE_AFTER_FAILURE,
+                )
+                self.refresh_requested = True
+                pause = max(self.debounce, _PAUSE_AFTER_FAILURE)
+
+    async def _poll(self, interval: timedelta) -> None:
+        while not await wait_for_event(self.shutdown, interval.total_seconds()):
+            self._request_refresh()
+
+    async def _refresh(self) -> None:
+        """Resolve the futures of jobs that have ended."""
+        async with self.lock:
+            if not self.waiters:
+                return
+            for jid, status in await self.queries.job_status(list(self.waiters)):
+                if status in _TERMINAL:
+                    for waiter in self.waiters.pop(jid, []):
+                        if not waiter.done():
+                            waiter.set_result(status)

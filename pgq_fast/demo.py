@@ -1,0 +1,409 @@
+"""A hundred thousand jobs through a queue, and how long one waits: ``python -m pgq_fast.demo``.
+
+Runs on an embedded PostgreSQL (extra ``demo``), or with ``--dsn`` on a server of yours, where it
+keeps to a schema of its own that it removes at the end. Everything here is the public API, used
+as any program would use it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from pgq_fast import PgQueuer, Queries, __impl__
+from pgq_fast.builders import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+)
+from pgq_fast.db import AsyncpgDriver, PsycopgDriver
+from pgq_fast.drivers.base import Driver
+from pgq_fast.embedded import EmbeddedPostgresError, embedded_postgres, sigterm_as_exit
+from pgq_fast.errors import PgqException
+from pgq_fast.models import Job
+from pgq_fast.settings import DBSettings
+from pgq_fast.types import Channel, QueueExecutionMode
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["main"]
+
+Result = TypeVar("Result")
+
+DEFAULT_JOBS: Final = 100_000
+# Jobs of one call to enqueue: few enough for the bar to move.
+ENQUEUE_CHUNK: Final = 5_000
+# A job's payload: its number, at a size that is ordinary for a reference to something.
+PAYLOAD_BYTES: Final = 32
+
+# Single jobs whose wait is measured, after a few that warm connections and caches.
+LATENCY_JOBS: Final = 200
+LATENCY_WARM_UP: Final = 20
+# Seconds between them, so that each finds an idle worker.
+LATENCY_PAUSE: Final = 0.005
+
+# Seconds between two looks of a progress bar at its counter.
+REFRESH: Final = 0.1
+# Seconds without any progress after which the demo gives up.
+PATIENCE: Final = 60.0
+
+
+class DemoError(PgqException, RuntimeError):
+    """The demo could not run, or did not see what it should."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    jobs: int
+    dsn: str | None
+    driver: str
+    batch_size: int | None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a run showed. Times in seconds."""
+
+    jobs: int
+    enqueue_time: float
+    drain_time: float
+    latencies: Sequence[float]
+    """Sorted."""
+
+    def latency(self, quantile: float) -> float:
+        """The wait that *quantile* of the jobs did not exceed."""
+        last = len(self.latencies) - 1
+        return self.latencies[min(last, round(quantile * last))]
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Read the command line; DSN in the environment stands in for ``--dsn``."""
+    parser = argparse.ArgumentParser(prog="python -m pgq_fast.demo", description=__doc__)
+    parser.add_argument("--jobs", type=_positive, default=DEFAULT_JOBS, help="default: %(default)s")
+    parser.add_argument(
+        "--dsn",
+        default=os.environ.get("DSN") or None,
+        help="a server of yours instead of an embedded one; default: the variable DSN",
+    )
+    parser.add_argument("--driver", choices=("asyncpg", "psycopg"), default="asyncpg")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=None, help="default: the worker finds its own"
+    )
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+# ------------------------------------------------------------------------------ the database
+
+
+@contextlib.asynccontextmanager
+async def connect(kind: str, dsn: str) -> AsyncIterator[Driver]:
+    """A driver on a connection of its own."""
+    if kind == "asyncpg":
+        import asyncpg
+
+        connection = await asyncpg.connect(dsn)
+        try:
+            async with AsyncpgDriver(connection) as driver:
+                yield driver
+        finally:
+            await connection.close()
+    else:
+        import psycopg
+
+        async with (
+            await psycopg.AsyncConnection.connect(dsn, autocommit=True) as psycopg_connection,
+            PsycopgDriver(psycopg_connection) as psycopg_driver,
+        ):
+            yield psycopg_driver
+
+
+def queries_on(driver: Driver, settings: DBSettings) -> Queries:
+    """Queries whose tables are those of *settings*, whatever the environment says."""
+    return Queries(
+        driver,
+        qbe=QueryBuilderEnvironment(settings),
+        qbq=QueryQueueBuilder(settings),
+        qbs=QuerySchedulerBuilder(settings),
+    )
+
+
+def worker_on(driver: Driver, settings: DBSettings) -> PgQueuer:
+    """A worker on the tables and the channel of *settings*."""
+    return PgQueuer(driver, channel=settings.channel, queries=queries_on(driver, settings))
+
+
+async def drop_schema(options: Options, dsn: str, settings: DBSettings) -> None:
+    """Remove everything that the demo made."""
+    async with connect(options.driver, dsn) as driver:
+        await driver.execute(f"DROP SCHEMA IF EXISTS {settings.db_schema} CASCADE")
+
+
+# ------------------------------------------------------------------------------ the three parts
+
+
+async def enqueue_all(
+    options: Options, dsn: str, settings: DBSettings, progress: Progress
+) -> float:
+    """Enqueue the jobs in lists; seconds."""
+    async with connect(options.driver, dsn) as driver:
+        queries = queries_on(driver, settings)
+        bar = progress.add_task("enqueue", total=options.jobs)
+        began = time.perf_counter()
+        for first in range(0, options.jobs, ENQUEUE_CHUNK):
+            numbers = range(first, min(first + ENQUEUE_CHUNK, options.jobs))
+            await queries.enqueue(
+                ["demo"] * len(numbers),
+                [b"%0*d" % (PAYLOAD_BYTES, number) for number in numbers],
+                [0] * len(numbers),
+            )
+            progress.advance(bar, len(numbers))
+        return time.perf_counter() - began
+
+
+async def drain(options: Options, dsn: str, settings: DBSettings, progress: Progress) -> float:
+    """Run the jobs until none is left; seconds. Each must have run once."""
+    runs = [0] * options.jobs
+    total = 0
+
+    async with connect(options.driver, dsn) as driver:
+        pgq = worker_on(driver, settings)
+
+        @pgq.entrypoint("demo")
+        async def run(job: Job) -> None:
+            nonlocal total
+            assert job.payload is not None
+            runs[int(job.payload)] += 1
+            total += 1
+
+        bar = progress.add_task("drain", total=options.jobs)
+        sizes = {} if options.batch_size is None else {"batch_size": options.batch_size}
+        began = time.perf_counter()
+        async with showing(progress, bar, lambda: total):
+            await pgq.run(mode=QueueExecutionMode.drain, **sizes)
+        seconds = time.perf_counter() - began
+
+    if any(count != 1 for count in runs):
+        raise DemoError(
+            f"of {options.jobs} jobs {runs.count(0)} never ran and "
+            f"{sum(count > 1 for count in runs)} ran more than once"
+        )
+    return seconds
+
+
+@contextlib.asynccontextmanager
+async def showing(progress: Progress, bar: Any, count: Callable[[], int]) -> AsyncIterator[None]:
+    """Keep *bar* at *count* while the block runs: the handlers only count."""
+
+    async def follow() -> None:
+        while True:
+            progress.update(bar, completed=count())
+            await asyncio.sleep(REFRESH)
+
+    follower = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        follower.cancel()
+        progress.update(bar, completed=count())
+
+
+async def measure_latencies(
+    options: Options, dsn: str, settings: DBSettings, progress: Progress
+) -> list[float]:
+    """Enqueue jobs one at a time for an idle worker.
+
+    Returns:
+        Seconds from the call of ``enqueue`` to the start of the handler, sorted.
+    """
+    started: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+    latencies = []
+    async with (
+        connect(options.driver, dsn) as worker_driver,
+        connect(options.driver, dsn) as producer_driver,
+    ):
+        pgq = worker_on(worker_driver, settings)
+        queries = queries_on(producer_driver, settings)
+
+        @pgq.entrypoint("demo-latency")
+        async def run(job: Job) -> None:
+            assert job.payload is not None
+            started.put_nowait((int(job.payload), time.perf_counter()))
+
+        bar = progress.add_task("latency", total=LATENCY_JOBS)
+        worker = asyncio.create_task(pgq.run())
+        try:
+            for number in range(-LATENCY_WARM_UP, LATENCY_JOBS):
+                await asyncio.sleep(LATENCY_PAUSE)
+                began = time.perf_counter()
+                await queries.enqueue("demo-latency", str(number).encode())
+                ran, at = await next_start(started, worker)
+                if ran != number:
+                    raise DemoError(f"job {ran} ran where job {number} was expected")
+                if number >= 0:
+                    latencies.append(at - began)
+                    progress.advance(bar)
+        finally:
+            pgq.shutdown.set()
+            await worker
+    return sorted(latencies)
+
+
+async def next_start(
+    started: asyncio.Queue[tuple[int, float]], worker: asyncio.Task[None]
+) -> tuple[int, float]:
+    """The next job that starts; an error where the worker ended or nothing starts."""
+    start = asyncio.ensure_future(started.get())
+    await asyncio.wait({start, worker}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    if start.done():
+        return start.result()
+    start.cancel()
+    if worker.done():
+        worker.result()
+        raise DemoError("the worker ended before its jobs")
+    raise DemoError(f"no job started within {PATIENCE:.0f} s")
+
+
+# ------------------------------------------------------------------------------ the run
+
+
+async def server_version(options: Options, dsn: str) -> str:
+    """PostgreSQL's version; an error where nobody answers."""
+    try:
+        async with connect(options.driver, dsn) as driver:
+            row = (await driver.fetch("SELECT current_setting('server_version') AS version"))[0]
+    except Exception as error:
+        raise DemoError(f"cannot use the server: {error}") from error
+    return str(row["version"])
+
+
+async def measure(options: Options, dsn: str, settings: DBSettings) -> Measurements:
+    """Install, and run the three parts one after the other."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    async with connect(options.driver, dsn) as driver:
+        await queries_on(driver, settings).install()
+
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns) as progress:
+        return Measurements(
+            jobs=options.jobs,
+            enqueue_time=await enqueue_all(options, dsn, settings, progress),
+            drain_time=await drain(options, dsn, settings, progress),
+            latencies=await measure_latencies(options, dsn, settings, progress),
+        )
+
+
+def report(options: Options, postgres: str, found: Measurements) -> None:
+    """Print the result as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"pgq_fast: {found.jobs:,} jobs, each ran once", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("enqueue, in lists", f"{found.jobs / found.enqueue_time:,.0f} jobs/s")
+    table.add_row("drain", f"{found.jobs / found.drain_time:,.0f} jobs/s")
+    table.add_row("enqueue to handler, idle worker, p50", f"{found.latency(0.50) * 1e3:.2f} ms")
+    table.add_row("enqueue to handler, idle worker, p99", f"{found.latency(0.99) * 1e3:.2f} ms")
+    table.add_section()
+    table.add_row("implementation", "compiled" if __impl__ == "c" else "pure Python")
+    table.add_row("driver", options.driver)
+    table.add_row("Python", platform.python_version())
+    table.add_row("PostgreSQL", postgres)
+    Console().print(table)
+
+
+def run(options: Options, dsn: str) -> None:
+    """Measure on the server at *dsn* and leave nothing there."""
+    name = f"pgq_fast_demo_{secrets.token_hex(4)}"
+    # The channel is the database's, not the schema's: its own name wakes no other workers.
+    settings = DBSettings(db_schema=name, channel=Channel(name))
+    postgres = run_in_loop(server_version(options, dsn))
+    try:
+        found = run_in_loop(measure(options, dsn, settings))
+    finally:
+        # In a loop and a connection of its own: an interrupt may have cut off the others.
+        run_in_loop(drop_schema(options, dsn, settings))
+    report(options, postgres, found)
+
+
+def run_in_loop(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """As ``pgq run`` does: on uvloop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.run(coroutine)
+    import uvloop
+
+    return uvloop.run(coroutine)
+
+
+@contextlib.contextmanager
+def server(options: Options) -> Iterator[str]:
+    """The DSN of the user's server or of an embedded one."""
+    if options.dsn:
+        with sigterm_as_exit():
+            yield options.dsn
+        return
+    # With PostgreSQL's own settings: the figures include writing to disk.
+    with embedded_postgres() as dsn:
+        yield dsn
+
+
+def check_requirements(options: Options) -> None:
+    """Say what to install before anything starts."""
+    from importlib.util import find_spec
+
+    if find_spec("rich") is None:
+        raise DemoError("the demo is an extra: pip install 'pgq-fast[demo]'")
+    if find_spec(options.driver) is None:
+        raise DemoError(
+            f"{options.driver} is not installed: pip install 'pgq-fast[{options.driver}]'"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0, 1 for an error that is explained, 130 for Ctrl-C."""
+    options = parse(arguments)
+    try:
+        check_requirements(options)
+        with server(options) as dsn:
+            run(options, dsn)
+    except (DemoError, EmbeddedPostgresError) as error:
+        print(f"pgq_fast.demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; everything the demo made is removed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,407 @@
+"""Drivers on asyncpg: one for a connection, one for a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pgq_fast.drivers.base import Driver, NotifyCallback, Row
+from pgq_fast.drivers.failures import TransactionAbortedError
+from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
+from pgq_fast.drivers.recovery import reconnect_delays, to_its_end
+from pgq_fast.errors import OpenTransactionError
+from pgq_fast.logconfig import logger
+from pgq_fast.tasks import TaskManager, cancel_and_wait
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Pool
+    from asyncpg.pool import PoolConnectionProxy
+
+    AnyConnection = Connection[Any] | PoolConnectionProxy[Any]
+
+# Bytes of a CopyData message. asyncpg applies back pressure between messages only, and the server
+# buffers a message whole.
+_COPY_CHUNK: Final = 1 << 20
+
+# A cancel request that belongs to the statement before may hit the ROLLBACK.
+_ROLLBACK_ATTEMPTS: Final = 3
+
+
+async def _chunks(data: bytes) -> AsyncGenerator[memoryview]:
+    view = memoryview(data)
+    for start in range(0, len(view), _COPY_CHUNK):
+        yield view[start : start + _COPY_CHUNK]
+
+
+class _Transaction:
+    """The statements of a transaction on *connection*."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: AnyConnection) -> None:
+        self._connection = connection
+
+    async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows by position."""
+        return await self._connection.fetch(query, *args)
+
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        """``COPY table (columns) FROM STDIN (FORMAT binary)``."""
+        # asyncpg quotes what it is given, everything else refers to the table unquoted: fold the
+        # names as PostgreSQL would. A database in front of the schema can only be the current one.
+        *schema, name = table.lower().split(".")
+        source: Any = memoryview(data) if len(data) <= _COPY_CHUNK else _chunks(data)
+        await self._connection.copy_to_table(
+            name,
+            source=source,
+            columns=[column.lower() for column in columns],
+            schema_name=schema[-1] if schema else None,
+            format="binary",
+        )
+
+
+@contextlib.asynccontextmanager
+async def _own_transaction(connection: AnyConnection) -> AsyncIterator[_Transaction]:
+    """BEGIN, the block, COMMIT; ROLLBACK where anything of it fails or is cancelled."""
+    try:
+        await connection.execute("BEGIN")
+        yield _Transaction(connection)
+        # A failed transaction ends here as well, with another tag.
+        ended = await connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(TimeoutError):
+            await to_its_end(_roll_back(connection))
+        raise
+    if ended != "COMMIT":
+        raise TransactionAbortedError
+
+
+async def _roll_back(connection: AnyConnection) -> None:
+    # What asyncpg knows about the transaction is right only after the statement that was cancelled
+    # has ended, which it awaits before the next: so there is always at least one ROLLBACK.
+    for _ in range(_ROLLBACK_ATTEMPTS):
+        if connection.is_closed():
+            return
+        try:
+            await connection.execute("ROLLBACK")
+        except Exception as error:
+            if connection.is_closed():
+                return
+            logger.debug("ROLLBACK failed: %s", type(error).__qualname__)
+        if not connection.is_in_transaction():
+            return
+    logger.warning("A failed transaction could not be rolled back and is still open")
+
+
+class _Relay:
+    """Receives the NOTIFYs of one connection from asyncpg, one subscription a channel."""
+
+    def __init__(self, listeners: Listeners) -> None:
+        self._listeners = listeners
+
+    def __call__(self, _connection: object, _pid: object, channel: object, payload: object) -> None:
+        if isinstance(channel, str) and isinstance(payload, str | bytes | bytearray):
+            self._listeners.dispatch(channel, payload)
+
+
+class AsyncpgDriver(Driver):
+    """A driver on one asyncpg connection, which remains the caller's to close.
+
+    Statements run one at a time. Inside a block of ``transaction()`` use its methods only: the
+    driver's own wait for the end of the block.
+    """
+
+    owns_connections = False
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self._connection: AnyConnection = connection
+        self._lock = asyncio.Lock()
+        self._shutdown = asyncio.Event()
+        self._tm = TaskManager()
+        self._entered = 0
+        self._in_own_transaction = False
+        self._listeners = Listeners()
+        self._relay = _Relay(self._listeners)
+
+    @property
+    def shutdown(self) -> asyncio.Event:
+        """Set when the driver is to take no more work."""
+        return self._shutdown
+
+    @property
+    def tm(self) -> TaskManager:
+        """The driver's background tasks: it has none of its own."""
+        return self._tm
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        async with self._lock:
+            return [dict(row) for row in await self._connection.fetch(query, *args)]
+
+    async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows as asyncpg's Records."""
+        async with self._lock:
+            return await self._connection.fetch(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        async with self._lock:
+            return await self._connection.execute(query, *args)
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a NOTIFY."""
+        await self.execute("SELECT pg_notify($1, $2)", channel, payload)
+
+    def in_transaction(self) -> bool:
+        """Whether the caller has a transaction open on the connection."""
+        return (
+            not self._in_own_transaction
+            and not self._connection.is_closed()
+            and self._connection.is_in_transaction()
+        )
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Transaction]:
+        """Several statements in one transaction: the one that is open, else one of its own.
+
+        Raises:
+            TransactionAbortedError: The block swallowed the failure of a statement.
+        """
+        async with self._lock:
+            if self._connection.is_in_transaction():
+                yield _Transaction(self._connection)
+                return
+            self._in_own_transaction = True
+            try:
+                async with _own_transaction(self._connection) as transaction:
+                    yield transaction
+            finally:
+                self._in_own_transaction = False
+
+    async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Have *callback* called with the payload of each NOTIFY on *channel*.
+
+        Raises:
+            OpenTransactionError: A transaction is open, so the LISTEN would wait for its end.
+        """
+        async with self._lock:
+            if self.in_transaction():
+                raise OpenTransactionError("LISTEN")
+            if channel not in self._listeners:
+                await self._connection.add_listener(channel, self._relay)
+            self._listeners.add(channel, callback)
+
+    async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        async with self._lock:
+            if self._listeners.remove(channel, callback) and channel not in self._listeners:
+                await self._connection.remove_listener(channel, self._relay)
+
+    async def __aenter__(self) -> Self:
+        self._entered += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # A worker's managers share one driver; the last to leave takes the listeners away.
+        self._entered -= 1
+        if self._entered > 0:
+            return
+        async with self._lock:
+            channels = self._listeners.channels()
+            self._listeners.clear()
+            for channel in channels:
+                try:
+                    await self._connection.remove_listener(channel, self._relay)
+                except Exception as error:
+                    # Lost, or in a failed transaction: the callbacks are gone in any case.
+                    logger.debug("UNLISTEN failed: %s", type(error).__qualname__)
+
+
+class AsyncpgPoolDriver(Driver):
+    """A driver on an asyncpg pool, which remains the caller's to close.
+
+    Each statement takes a connection from the pool. The first listener takes one for itself, which
+    goes back to the pool with the last listener or when the driver is left; a listener connection
+    that is lost gets replaced.
+    """
+
+    owns_connections = False
+
+    def __init__(self, pool: Pool[Any]) -> None:
+        self._pool = pool
+        self._lock = asyncio.Lock()  # guards the listener connection
+        self._shutdown = asyncio.Event()
+        self._tm = TaskManager()
+        self._entered = 0
+        self._listeners = Listeners()
+        self._relay = _Relay(self._listeners)
+        self._listener: PoolConnectionProxy[Any] | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._reconnected = ReconnectCallbacks()
+
+    @property
+    def shutdown(self) -> asyncio.Event:
+        """Set when the driver is to take no more work."""
+        return self._shutdown
+
+    @property
+    def tm(self) -> TaskManager:
+        """Background tasks that were given to the driver."""
+        return self._tm
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        return [dict(row) for row in await self._pool.fetch(query, *args)]
+
+    async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows as asyncpg's Records."""
+        return await self._pool.fetch(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return await self._pool.execute(query, *args)
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a NOTIFY."""
+        await self._pool.execute("SELECT pg_notify($1, $2)", channel, payload)
+
+    def in_transaction(self) -> bool:
+        """False: a transaction of the caller runs on a connection that the driver cannot get."""
+        return False
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Transaction]:
+        """Several statements in one transaction, on one connection of the pool.
+
+        Raises:
+            TransactionAbortedError: The block swallowed the failure of a statement.
+        """
+        async with (
+            self._pool.acquire() as connection,
+            _own_transaction(connection) as transaction,
+        ):
+            yield transaction
+
+    async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Have *callback* called with the payload of each NOTIFY on *channel*.
+
+        Raises:
+            RuntimeError: The pool has one connection, which statements need.
+        """
+        async with self._lock:
+            if self._listener is None and self._replacing is None:
+                if self._pool.get_max_size() < 2:
+                    raise RuntimeError(
+                        "the pool holds 1 connection, and the listener keeps one for itself: "
+                        "create it with max_size=2 or more"
+                    )
+                self._listener = await self._acquire_listener()
+            if self._listener is not None and channel not in self._listeners:
+                try:
+                    await self._listener.add_listener(channel, self._relay)
+                except BaseException:
+                    if not self._listeners:
+                        await self._release_listener()
+                    raise
+            # While the connection is being replaced: the replacement listens to all channels.
+            self._listeners.add(channel, callback)
+
+    async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        async with self._lock:
+            if not self._listeners.remove(channel, callback) or channel in self._listeners:
+                return
+            if not self._listeners:
+                await self._release_listener()
+            elif self._listener is not None:
+                await self._listener.remove_listener(channel, self._relay)
+
+    def add_reconnect_callback(self, callback: ReconnectCallback) -> None:
+        """Have *callback* called when a lost listener connection has been replaced."""
+        self._reconnected.add(callback)
+
+    def remove_reconnect_callback(self, callback: ReconnectCallback) -> None:
+        """Stop calling *callback*."""
+        self._reconnected.remove(callback)
+
+    async def _acquire_listener(self) -> PoolConnectionProxy[Any]:
+        connection: PoolConnectionProxy[Any] = await self._pool.acquire()
+        connection.add_termination_listener(self._listener_ended)
+        return connection
+
+    async def _give_back(self, connection: PoolConnectionProxy[Any]) -> None:
+        try:
+            connection.remove_termination_listener(self._listener_ended)
+            # The pool complains about listeners that are left on a connection.
+            await connection.reset()
+        except Exception as error:
+            logger.debug("The listener connection is lost: %s", type(error).__qualname__)
+        finally:
+            await self._pool.release(connection)
+
+    async def _release_listener(self) -> None:
+        """Hold no connection for listeners any more. The lock is held."""
+        replacing, self._replacing = self._replacing, None
+        if replacing is not None:
+            await cancel_and_wait(replacing)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await self._give_back(listener)
+
+    def _listener_ended(self, connection: object) -> None:
+        """The server, the network or the pool closed the listener connection."""
+        if connection is not self._listener:
+            return  # one that is being given back, or set up
+        self._listener = None
+        logger.warning("The connection that listens for NOTIFYs was lost; replacing it")
+        self._replacing = asyncio.get_running_loop().create_task(
+            self._replace_listener(), name="pgqueuer_replace_listener"
+        )
+
+    async def _replace_listener(self) -> None:
+        for delay in reconnect_delays():
+            await asyncio.sleep(delay)
+            async with self._lock:
+                if self._pool.is_closing():
+                    logger.warning("The pool is closed: no NOTIFY will arrive any more")
+                    self._replacing = None
+                    return
+                try:
+                    await self._listen_again()
+                except Exception as error:
+                    logger.info("No connection to listen on yet: %s", type(error).__qualname__)
+                    continue
+                self._replacing = None
+            logger.info("Listening for NOTIFYs again")
+            self._reconnected.call()
+            return
+
+    async def _listen_again(self) -> None:
+        """Put a new connection with all channels in the place of the lost one."""
+        connection = await self._acquire_listener()
+        try:
+            for channel in self._listeners.channels():
+                await connection.add_listener(channel, self._relay)
+        except BaseException:
+            await self._give_back(connection)
+            raise
+        self._listener = connection
+        if connection.is_closed():
+            # Its end may have been reported before it was the listener.
+            self._listener = None
+            raise ConnectionResetError("the new listener connection was lost at once")
+
+    async def __aenter__(self) -> Self:
+        self._entered += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # A worker's managers share one driver; the last to leave takes the listeners away.
+        self._entered -= 1
+        if self._entered > 0:
+            return
+        async with self._lock:
+            self._listeners.clear()
+            await self._release_listener()

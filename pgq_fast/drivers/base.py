@@ -1,0 +1,177 @@
+"""What the rest of the package expects of a database driver.
+
+``Driver`` and ``SyncDriver`` are the public contract: any class with these methods works.
+``RowDriver`` is what this package's own drivers can do besides, so that the hot path gets rows
+by position instead of dictionaries, and lists go in by COPY; ``rows_of`` lends a plain driver
+the first of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from typing_extensions import Self
+
+NotifyCallback: TypeAlias = Callable[[str | bytes | bytearray], None]
+"""Receives the payload of a NOTIFY. Called on the event loop; must not block."""
+
+Row: TypeAlias = Sequence[Any]
+"""A result row by position: an asyncpg ``Record`` or a tuple."""
+
+
+class Int8Array(list[int]):
+    """Integers that are bound as ``bigint[]``: lets a driver skip the search for their type."""
+
+    __slots__ = ()
+
+
+@runtime_checkable
+class ListenerRemover(Protocol):
+    """A driver that can take a callback off a channel again."""
+
+    async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Stop passing NOTIFY payloads on *channel* to *callback*."""
+        ...
+
+
+class TaskManagerPort(Protocol):
+    """The background tasks of a driver."""
+
+    tasks: set[asyncio.Task[object]]
+
+    def add(self, task: asyncio.Task[object]) -> None: ...
+
+    async def gather_tasks(self, return_exceptions: bool = True) -> list[object]: ...
+
+    async def __aenter__(self) -> TaskManagerPort: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+class Driver(Protocol):
+    """An asynchronous connection, or several, to one PostgreSQL database.
+
+    Queries use ``$1, $2`` placeholders. Each call commits by itself. A driver never closes what
+    it was given.
+    """
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries, columns in the order of the query."""
+        raise NotImplementedError
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the command tag."""
+        raise NotImplementedError
+
+    async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Have *callback* called with the payload of each NOTIFY on *channel*."""
+        raise NotImplementedError
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a NOTIFY."""
+        raise NotImplementedError
+
+    @property
+    def shutdown(self) -> asyncio.Event:
+        """Set when the driver is to take no more work."""
+        raise NotImplementedError
+
+    @property
+    def tm(self) -> TaskManagerPort:
+        """The driver's background tasks."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        raise NotImplementedError
+
+    async def __aexit__(self, *_: object) -> None:
+        raise NotImplementedError
+
+
+class SyncDriver(Protocol):
+    """A blocking connection to PostgreSQL, for producers."""
+
+    def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        raise NotImplementedError
+
+
+class Transaction(Protocol):
+    """Statements on one connection that commit together."""
+
+    async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows by position."""
+        ...
+
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        """``COPY table (columns) FROM STDIN (FORMAT binary)``.
+
+        Args:
+            table: As SQL spells it, schema included; unquoted, so PostgreSQL folds its case.
+            columns: Column names, lower case.
+            data: A complete binary COPY stream, header and trailer included.
+        """
+        ...
+
+
+class SyncTransaction(Protocol):
+    """The blocking counterpart of :class:`Transaction`."""
+
+    def fetch_rows(self, query: str, *args: object) -> Sequence[Row]: ...
+
+    def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None: ...
+
+
+@runtime_checkable
+class RowDriver(Protocol):
+    """What this package's asynchronous drivers offer beyond :class:`Driver`.
+
+    Types by position, whatever the library: ``bigint``/``integer`` as int, ``text`` as str,
+    ``bytea`` as bytes, ``boolean`` as bool, ``uuid`` as UUID, ``interval`` as timedelta, NULL as
+    None. Other types only through ``fetch``.
+    """
+
+    owns_connections: bool
+    """Whether the driver opened its connections and replaces lost ones by itself."""
+
+    async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows by position."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Several statements in one transaction.
+
+        Where the user has one open on the connection, it is used and neither committed nor rolled
+        back here, and without a savepoint.
+        """
+        ...
+
+    def in_transaction(self) -> bool:
+        """Whether the user has a transaction open on the connection."""
+        ...
+
+
+@runtime_checkable
+class SyncRowDriver(Protocol):
+    """The blocking counterpart of :class:`RowDriver`."""
+
+    def fetch_rows(self, query: str, *args: object) -> Sequence[Row]: ...
+
+    def transaction(self) -> AbstractContextManager[SyncTransaction]: ...
+
+
+async def rows_of(driver: Driver, query: str, *args: object) -> Sequence[Row]:
+    """Rows by position from any driver; a plain one delivers dictionaries in column order."""
+    if isinstance(driver, RowDriver):
+        return await driver.fetch_rows(query, *args)
+    return [tuple(row.values()) for row in await driver.fetch(query, *args)]
+
+
+def rows_of_sync(driver: SyncDriver, query: str, *args: object) -> Sequence[Row]:
+    """The blocking counterpart of :func:`rows_of`."""
+    if isinstance(driver, SyncRowDriver):
+        return driver.fetch_rows(query, *args)
+    return [tuple(row.values()) for row in driver.fetch(query, *args)]

@@ -1,0 +1,138 @@
+"""Exceptions that pgq_fast raises. Each message says what to do about it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+__all__ = [
+    "DuplicateJobError",
+    "FailingListenerError",
+    "PgqException",
+    "RetryException",
+    "RetryRequested",
+]
+
+
+class PgqException(Exception):
+    """Base of every exception that this package defines."""
+
+
+class RetryException(PgqException):
+    """Base of the exceptions that ask for a job to be run again."""
+
+
+class RetryRequested(RetryException):
+    """Raise it in a handler to have the job run again after *delay*.
+
+    The job goes back to ``queued`` with ``attempts`` one higher; it is not a failure.
+
+    Args:
+        delay: Time until the job may be claimed again.
+        reason: Why, for the log; becomes the exception's message.
+    """
+
+    def __init__(self, delay: timedelta = timedelta(0), reason: str | None = None) -> None:
+        super().__init__(reason or "Retry requested")
+        self.delay = delay
+        self.reason = reason
+
+
+def retry_request(exc: BaseException) -> RetryRequested | None:
+    """The retry that *exc* asks for, or None.
+
+    A task group wraps what its children raise. A group in which every leaf is a
+    ``RetryRequested`` asks for the retry with the longest delay; a group with any other
+    exception in it is a failure.
+    """
+    if isinstance(exc, RetryRequested):
+        return exc
+    if not isinstance(exc, BaseExceptionGroup):
+        return None
+    longest: RetryRequested | None = None
+    for inner in exc.exceptions:
+        retry = retry_request(inner)
+        if retry is None:
+            return None
+        if longest is None or retry.delay > longest.delay:
+            longest = retry
+    return longest
+
+
+class DuplicateJobError(PgqException):
+    """A queued or running job already holds one of the dedupe keys.
+
+    Args:
+        dedupe_key: The keys of the refused call, in its order; None for a job without one.
+    """
+
+    def __init__(self, dedupe_key: list[str | None]) -> None:
+        super().__init__()
+        self.dedupe_key = dedupe_key
+
+    def __str__(self) -> str:
+        keys = [key for key in self.dedupe_key if key is not None]
+        shown = ", ".join(repr(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
+        return (
+            f"a queued or running job already has one of the dedupe keys {shown}; "
+            "pass on_conflict='skip' or 'update_priority' to accept that"
+        )
+
+
+class FailingListenerError(PgqException):
+    """A NOTIFY sent to the worker's own channel did not come back in time."""
+
+
+class SchemaDriftError(PgqException):
+    """An upgrade met a column whose type it knows no safe conversion for."""
+
+    def __init__(self, *, table: str, column: str, installed: str, declared: str) -> None:
+        super().__init__(
+            f"column {table}.{column} has type {installed}, expected {declared}, and no "
+            "conversion between them is known; change it by hand and run the upgrade again"
+        )
+        self.table = table
+        self.column = column
+        self.installed = installed
+        self.declared = declared
+
+
+class InvalidJobError(PgqException, ValueError):
+    """A job that cannot be enqueued as given; nothing was sent to the server."""
+
+
+class MalformedRowError(PgqException, ValueError):
+    """A row of the queue table does not describe a job."""
+
+
+class OpenTransactionError(PgqException, RuntimeError):
+    """The connection has a transaction open where the operation must commit by itself."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"{operation} needs a connection without an open transaction: claims and LISTEN "
+            "take effect at commit. End the transaction, or give the worker its own connection."
+        )
+        self.operation = operation
+
+
+class EnqueueOnlyDriverError(PgqException, TypeError):
+    """A worker was built on a driver that can only enqueue."""
+
+    def __init__(self, driver: object) -> None:
+        super().__init__(
+            f"{type(driver).__name__} is synchronous: it can enqueue and manage the schema, but "
+            "not run jobs. Build the worker on AsyncpgDriver, AsyncpgPoolDriver or PsycopgDriver."
+        )
+
+
+class ConnectionLostError(PgqException, ConnectionError):
+    """The connection to PostgreSQL went away during a statement.
+
+    Whether the statement took effect is unknown: it may have committed just before.
+    """
+
+
+class MissingImplementationError(PgqException, ImportError):
+    """``PGQ_FAST_IMPL`` asks for an implementation that is not installed."""
+
+

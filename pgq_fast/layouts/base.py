@@ -1,0 +1,90 @@
+"""What a worker asks of the place where its jobs are: everything by the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import NamedTuple, Protocol
+
+from pgq_fast.models import Job, TracebackRecord
+from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
+
+
+class Outcome(NamedTuple):
+    """How a job ended."""
+
+    job: Job
+    status: JOB_STATUS
+    record: TracebackRecord | None
+
+
+class Retry(NamedTuple):
+    """A job that is to run again after *delay*."""
+
+    job: Job
+    delay: timedelta
+    record: TracebackRecord | None
+
+
+class Rejected(NamedTuple):
+    """A claimed row that is no job; the id is None where not even that can be read."""
+
+    id: JobId | None
+    reason: str
+
+
+@dataclasses.dataclass(slots=True)
+class Claim:
+    """What one claim brought: jobs in the order in which to start them."""
+
+    jobs: list[Job]
+    rejected: list[Rejected] = dataclasses.field(default_factory=list)
+
+
+class WorkerLayout(Protocol):
+    """The worker's side of a table layout.
+
+    Every change is fenced: a job that another worker has taken over since stays as it is.
+    """
+
+    can_release: bool
+    """Whether ``release`` works; if not, a worker has to run what it has claimed."""
+
+    async def claim(
+        self,
+        batch_size: int,
+        limits: Mapping[QueueEntrypoint, int],
+        owner: QueueManagerId,
+        stale_after: timedelta | None,
+    ) -> Claim:
+        """Pick up to *batch_size* jobs for *owner*.
+
+        Args:
+            batch_size: At least 1.
+            limits: The entrypoints to pick from, each with its ``concurrency_limit`` or 0.
+            owner: The claiming worker.
+            stale_after: Also pick what has been without a heartbeat for this long; None: do not
+                look for such jobs this time.
+        """
+        ...
+
+    async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
+        """End jobs of *owner*. Repeating it changes nothing."""
+        ...
+
+    async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
+        """Queue jobs of *owner* again."""
+        ...
+
+    async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
+        """Say that *owner* is at work on *ids*; those of them that are still its own."""
+        ...
+
+    async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
+        """Queue again what *owner* has picked, except *keep*."""
+        ...
+
+    async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
+        """Time until the first queued job may run, at most zero for now; None: none is queued."""
+        ...

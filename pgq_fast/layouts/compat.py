@@ -1,0 +1,204 @@
+"""The ``compat`` layout for workers: exactly the tables of pgqueuer 1.6.0.
+
+The statements are in ``sql/compat``; here is how their parameters are made and their rows read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+from pgq_fast import models
+from pgq_fast._impl import codec
+from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, rows_of
+from pgq_fast.drivers.failures import constraint_of, sqlstate_of
+from pgq_fast.errors import OpenTransactionError
+from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
+from pgq_fast.logconfig import logger
+from pgq_fast.settings import DBSettings
+from pgq_fast.sql import statement
+from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
+
+UNIQUE_VIOLATION: Final = "23505"
+DEADLOCK_DETECTED: Final = "40P01"
+
+
+class Statement(NamedTuple):
+    """SQL and its parameters."""
+
+    query: str
+    args: tuple[object, ...]
+
+
+def claim_statement(
+    settings: DBSettings,
+    batch_size: int,
+    limits: Mapping[QueueEntrypoint, int],
+    owner: QueueManagerId,
+    stale_after: timedelta | None,
+    budget: int | None = None,
+) -> Statement:
+    """The claim with just the gates that are in use.
+
+    Args:
+        settings: Names of the tables.
+        batch_size: At least 1.
+        limits: The entrypoints to claim from, each with its ``concurrency_limit`` or 0.
+        owner: The claiming worker.
+        stale_after: Age of the last heartbeat from which a picked job is claimed too.
+        budget: The most jobs that the worker may hold; needs *stale_after*.
+    """
+    flags = ["fixed" if budget is None else "budget"]
+    args: list[object] = [batch_size, list(limits), owner]
+    limited = any(limit > 0 for limit in limits.values())
+    if limited:
+        args.append(Int8Array(limits.values()))
+    if stale_after is not None:
+        flags.append("rescue")
+        args.append(stale_after)
+    if budget is not None:
+        args.append(budget)
+    name = "compat/claim_limited" if limited else "compat/claim"
+    return Statement(statement(name, settings, *flags), tuple(args))
+
+
+def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
+    """The jobs of a claim's rows; a row that is none is logged and set aside."""
+    jobs, faults = codec.build_jobs(models.Job, rows, owner)
+    claim = Claim(jobs)
+    for position, reason in faults:
+        try:
+            first = rows[position][0]
+        except (TypeError, IndexError):
+            first = None
+        job_id = JobId(first) if isinstance(first, int) else None
+        logger.error("Job %s cannot be read from its row: %s", job_id, reason)
+        claim.rejected.append(Rejected(job_id, reason))
+    return claim
+
+
+def lost_seat(error: BaseException, settings: DBSettings) -> bool:
+    """Whether a claim failed because another worker took the seat that it wanted.
+
+    Two claims over several limited entrypoints can also wait for each other. Either way nothing
+    was claimed, and the next claim sees how things stand.
+    """
+    state = sqlstate_of(error)
+    if state == UNIQUE_VIOLATION:
+        index = f"{settings.queue_table}_picked_slot_idx"
+        # PostgreSQL folds the case of names, a schema is not part of an index's, and it cuts
+        # what is longer than 63 bytes.
+        return constraint_of(error) == index.rpartition(".")[2].lower()[:63]
+    return state == DEADLOCK_DETECTED
+
+
+async def claim_rows(driver: Driver, settings: DBSettings, claim: Statement) -> Sequence[Row]:
+    """Run *claim*; no rows where another worker was quicker.
+
+    Raises:
+        OpenTransactionError: The connection has a transaction open.
+    """
+    if isinstance(driver, RowDriver) and driver.in_transaction():
+        raise OpenTransactionError("Claiming jobs")
+    try:
+        return await rows_of(driver, claim.query, *claim.args)
+    except Exception as error:
+        if lost_seat(error, settings):
+            return ()
+        raise
+
+
+def _record_json(record: models.TracebackRecord | None) -> str | None:
+    return None if record is None else record.model_dump_json()
+
+
+def log_jobs_statement(settings: DBSettings, outcomes: Sequence[Outcome]) -> Statement:
+    """End jobs of any owners, with any statuses."""
+    ids, statuses, records = codec.outcome_columns(
+        [(outcome.job, outcome.status, _record_json(outcome.record)) for outcome in outcomes]
+    )
+    count = len(ids)
+    return Statement(
+        statement("compat/log_jobs", settings),
+        (
+            Int8Array(ids),
+            ["successful"] * count if statuses is None else statuses,
+            [None] * count if records is None else records,
+            [outcome.job.queue_manager_id for outcome in outcomes],
+        ),
+    )
+
+
+def retry_statement(settings: DBSettings, retries: Sequence[Retry]) -> Statement:
+    """Queue jobs of any owners again."""
+    return Statement(
+        statement("compat/retry", settings),
+        (
+            Int8Array([retry.job.id for retry in retries]),
+            [retry.delay for retry in retries],
+            [_record_json(retry.record) for retry in retries],
+            [retry.job.queue_manager_id for retry in retries],
+            [retry.job.attempts for retry in retries],
+        ),
+    )
+
+
+@dataclasses.dataclass(slots=True)
+class CompatLayout:
+    """:class:`~pgq_fast.layouts.base.WorkerLayout` on pgqueuer's tables."""
+
+    driver: Driver
+    settings: DBSettings
+    can_release: bool = dataclasses.field(default=True, init=False)
+
+    async def claim(
+        self,
+        batch_size: int,
+        limits: Mapping[QueueEntrypoint, int],
+        owner: QueueManagerId,
+        stale_after: timedelta | None,
+    ) -> Claim:
+        """Pick up to *batch_size* jobs for *owner*, in one statement."""
+        claim = claim_statement(self.settings, batch_size, limits, owner, stale_after)
+        return read_claim(await claim_rows(self.driver, self.settings, claim), owner)
+
+    async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
+        """End jobs of *owner*: the successful ones in a statement with one parameter a batch."""
+        plain = [outcome for outcome in outcomes if outcome.status == "successful"]
+        if plain:
+            ids, _, _ = codec.outcome_columns(plain)
+            await self.driver.execute(
+                statement("compat/finish", self.settings), Int8Array(ids), owner
+            )
+        if len(plain) < len(outcomes):
+            others = [outcome for outcome in outcomes if outcome.status != "successful"]
+            query, args = log_jobs_statement(self.settings, others)
+            await self.driver.execute(query, *args)
+
+    async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
+        """Queue jobs of *owner* again, in one statement."""
+        query, args = retry_statement(self.settings, retries)
+        await self.driver.execute(query, *args)
+
+    async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
+        """Say that *owner* is at work on *ids*; those of them that are still its own."""
+        rows = await rows_of(
+            self.driver, statement("compat/heartbeat", self.settings), Int8Array(ids), owner
+        )
+        return {row[0] for row in rows}
+
+    async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
+        """Queue again what *owner* has picked, except *keep*."""
+        await self.driver.execute(
+            statement("compat/release", self.settings), owner, Int8Array(keep)
+        )
+
+    async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
+        """Time until the first queued job may run, at most zero for now; None: none is queued."""
+        rows = await rows_of(
+            self.driver, statement("compat/next_due", self.settings), list(entrypoints)
+        )
+        due = rows[0][0] if rows else None
+        return due if isinstance(due, timedelta) else None

@@ -1,0 +1,449 @@
+"""The data that users and workers exchange: jobs, log entries, schedules, events, statistics.
+
+All of it is plain data without I/O. ``Job`` is the one model with a second way to come to life:
+a claimed job keeps the row it was read from and decodes the rarely read fields on demand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback as traceback_module
+from collections.abc import MutableMapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+
+import anyio
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, RootModel
+from pydantic_core import from_json
+
+from pgq_fast._impl import codec
+from pgq_fast.logconfig import logger
+from pgq_fast.types import (
+    EVENT_TYPES,
+    JOB_STATUS,
+    OPERATIONS,
+    Channel,
+    CronEntrypoint,
+    CronExpression,
+    HealthCheckId,
+    JobId,
+    QueueEntrypoint,
+    QueueManagerId,
+    ScheduleId,
+    Slot,
+)
+
+__all__ = [
+    "EVENT_TYPES",
+    "JOB_STATUS",
+    "OPERATIONS",
+    "AnyEvent",
+    "CancellationEvent",
+    "Channel",
+    "Context",
+    "CronEntrypoint",
+    "CronExpression",
+    "CronExpressionEntrypoint",
+    "Event",
+    "HealthCheckEvent",
+    "HealthCheckId",
+    "Job",
+    "JobId",
+    "Log",
+    "LogStatistics",
+    "QueueEntrypoint",
+    "QueueManagerId",
+    "QueueStatistics",
+    "Schedule",
+    "ScheduleContext",
+    "ScheduleId",
+    "Slot",
+    "TableChangedEvent",
+    "TracebackRecord",
+]
+
+
+def utc_now() -> datetime:
+    """The client's clock, in UTC. Leases and heartbeats never depend on it."""
+    return datetime.now(timezone.utc)
+
+
+class Event(BaseModel):
+    """What a NOTIFY on the queue's channel says; ``received_at`` is stamped when it is read."""
+
+    channel: Channel
+    sent_at: AwareDatetime
+    type: EVENT_TYPES
+    received_at: AwareDatetime = Field(init=False, default_factory=utc_now)
+
+    @property
+    def latency(self) -> timedelta:
+        """Time from the sender's clock to the receiver's."""
+        return self.received_at - self.sent_at
+
+
+class TableChangedEvent(Event):
+    """A statement touched the queue table."""
+
+    type: Literal["table_changed_event"]
+    operation: OPERATIONS
+    table: str
+
+
+class CancellationEvent(Event):
+    """Workers that run one of *ids* are asked to cancel it."""
+
+    type: Literal["cancellation_event"]
+    ids: list[JobId]
+
+
+class HealthCheckEvent(Event):
+    """A worker's message to itself, to see that LISTEN works."""
+
+    type: Literal["health_check_event"]
+    id: HealthCheckId
+
+
+class AnyEvent(
+    RootModel[
+        Annotated[
+            TableChangedEvent | CancellationEvent | HealthCheckEvent,
+            Field(discriminator="type"),
+        ]
+    ]
+):
+    """Any of the events, told apart by ``type``."""
+
+
+def _parsed_json(value: object) -> object:
+    """JSON text as the drivers may deliver it, parsed; anything else as it is."""
+    return from_json(value) if isinstance(value, (str, bytes, bytearray)) else value
+
+
+class Job(BaseModel):
+    """A row of the queue.
+
+    ``slot`` is the seat that a picked job of an entrypoint with a ``concurrency_limit`` holds.
+
+    A job made by a claim is built without validation from the row that the statement returned.
+    ``created``, ``updated``, ``heartbeat``, ``execute_after`` and ``headers`` are decoded when
+    they are first read; whatever looks at the job as a whole (``model_dump``, ``==``, ``repr``,
+    ``pickle``, a surrounding model) finds it complete.
+    """
+
+    # Invariant: the row of a claimed job that is not complete yet; unset on any other job.
+    __slots__ = ("_row",)
+
+    id: JobId
+    priority: int
+    created: AwareDatetime
+    updated: AwareDatetime
+    heartbeat: AwareDatetime
+    execute_after: AwareDatetime
+    status: JOB_STATUS
+    entrypoint: QueueEntrypoint
+    payload: bytes | None
+    attempts: int = 0
+    queue_manager_id: QueueManagerId | None
+    slot: Slot | None = None
+    headers: Annotated[dict[str, object] | None, BeforeValidator(_parsed_json)]
+
+    if not TYPE_CHECKING:
+        # Everything in pydantic reads a model through its __dict__, so this is the one place
+        # where an incomplete job has to become complete.
+        @property
+        def __dict__(self):
+            row = _pending_row(self)
+            if row is not None:
+                _decode_times(self, row)
+                _decode_headers(self, row)
+                _ROW.__delete__(self)
+            return _FIELDS.__get__(self)
+
+        @__dict__.setter
+        def __dict__(self, fields):
+            _FIELDS.__set__(self, fields)
+
+        def __getattr__(self, name):
+            """Only called for what is not there yet: late fields and pydantic's own slots."""
+            row = _pending_row(self)
+            if row is not None:
+                if name == "headers":
+                    _decode_headers(self, row)
+                    return _FIELDS.__get__(self)[name]
+                if name in _LATE_TIMES:
+                    _decode_times(self, row)
+                    return _FIELDS.__get__(self)[name]
+            if name == "__pydantic_fields_set__":
+                value = set(type(self).model_fields)
+            elif name in ("__pydantic_extra__", "__pydantic_private__"):
+                value = None
+            else:
+                return super().__getattr__(name)
+            object.__setattr__(self, name, value)
+            return value
+
+    def header_section(self, key: str) -> dict[str, object] | None:
+        """The dict under *key* in the headers; None if it is absent or no dict."""
+        section = None if self.headers is None else self.headers.get(key)
+        return section if isinstance(section, dict) else None
+
+    def logfire_headers(self) -> dict[str, object] | None:
+        """What the Logfire tracer put into the headers."""
+        return self.header_section("logfire")
+
+    def sentry_headers(self) -> dict[str, object] | None:
+        """What the Sentry tracer put into the headers."""
+        return self.header_section("sentry")
+
+    def otel_headers(self) -> dict[str, object] | None:
+        """What the OpenTelemetry tracer put into the headers: W3C trace context."""
+        return self.header_section("otel")
+
+
+_FIELDS: Final[Any] = BaseModel.__dict__["__dict__"]
+_ROW: Final[Any] = Job.__dict__["_row"]
+_LATE_TIMES: Final = frozenset({"created", "updated", "heartbeat", "execute_after"})
+
+
+def _pending_row(job: Job) -> Any:
+    try:
+        return _ROW.__get__(job)
+    except AttributeError:
+        return None
+
+
+def _decode_times(job: Job, row: Any) -> None:
+    """A claim sets ``updated`` and ``heartbeat`` to the same instant."""
+    fields = _FIELDS.__get__(job)
+    if "created" not in fields:
+        created, execute_after, updated = codec.decode_times(row[codec.TIMES])
+        fields["created"] = created
+        fields["updated"] = fields["heartbeat"] = updated
+        fields["execute_after"] = execute_after
+
+
+def _decode_headers(job: Job, row: Any) -> None:
+    """Headers that are no JSON object are bad input from elsewhere: logged, read as None."""
+    fields = _FIELDS.__get__(job)
+    if "headers" not in fields:
+        text = row[codec.HEADERS]
+        headers = None if text is None else from_json(text)
+        if headers is not None and not isinstance(headers, dict):
+            logger.warning(
+                "Job %s has headers that are a JSON %s, not an object; they are ignored",
+                fields["id"],
+                type(headers).__name__,
+            )
+            headers = None
+        fields["headers"] = headers
+
+
+class TracebackRecord(BaseModel):
+    """What the log keeps of an exception."""
+
+    job_id: JobId
+    timestamp: datetime
+    exception_type: str
+    exception_message: str
+    traceback: str
+    additional_context: dict[str, object] | None
+
+    @classmethod
+    def from_exception(
+        cls,
+        exc: Exception,
+        job_id: JobId,
+        additional_context: dict[str, object] | None = None,
+    ) -> TracebackRecord:
+        """Record *exc*, raised while job *job_id* ran."""
+        return cls(
+            job_id=job_id,
+            timestamp=utc_now(),
+            exception_type=type(exc).__name__,
+            exception_message=str(exc),
+            traceback="".join(traceback_module.format_exception(exc)),
+            additional_context=additional_context,
+        )
+
+
+class Log(BaseModel):
+    """One change of a job's status."""
+
+    created: AwareDatetime
+    job_id: JobId
+    status: JOB_STATUS
+    priority: int
+    entrypoint: QueueEntrypoint
+    traceback: Annotated[TracebackRecord | None, BeforeValidator(_parsed_json)]
+    aggregated: bool
+
+
+class JobStatusRow(BaseModel):
+    """The latest status of a job."""
+
+    job_id: JobId
+    status: JOB_STATUS
+
+
+class QueueStatistics(BaseModel):
+    """How many jobs the queue holds of an entrypoint, priority and status."""
+
+    count: int
+    entrypoint: QueueEntrypoint
+    priority: int
+    status: JOB_STATUS
+
+
+class LogStatistics(BaseModel):
+    """How many jobs of an entrypoint and priority reached a status within one second."""
+
+    count: int
+    created: AwareDatetime
+    entrypoint: QueueEntrypoint
+    priority: int
+    status: JOB_STATUS
+
+
+@dataclasses.dataclass
+class Context:
+    """What a handler gets beside its job.
+
+    Attributes:
+        cancellation: Scope that is cancelled when somebody cancels the job; a handler enters it
+            around what may be interrupted.
+        resources: The mapping given to the worker, shared by all jobs.
+    """
+
+    cancellation: anyio.CancelScope
+    resources: MutableMapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class ScheduleContext:
+    """What a scheduled function gets beside its schedule.
+
+    Attributes:
+        resources: The mapping given to the scheduler, shared by all runs.
+    """
+
+    resources: MutableMapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+class CronExpressionEntrypoint(NamedTuple):
+    """Identity of a schedule."""
+
+    entrypoint: CronEntrypoint
+    expression: CronExpression
+
+
+class Schedule(BaseModel):
+    """A row of the schedules table."""
+
+    id: ScheduleId
+    expression: CronExpression
+    heartbeat: AwareDatetime
+    created: AwareDatetime
+    updated: AwareDatetime
+    next_run: AwareDatetime
+    last_run: AwareDatetime | None = None
+    status: JOB_STATUS
+    entrypoint: CronEntrypoint
+
+
+class QueueAgeStats(BaseModel):
+    """Age of the queued jobs of an entrypoint."""
+
+    entrypoint: QueueEntrypoint
+    queued_count: int
+    oldest_created: AwareDatetime
+    oldest_age_seconds: float
+    avg_age_seconds: float
+
+
+class JobDurationStats(BaseModel):
+    """Run times of an entrypoint's finished jobs, from pick to end."""
+
+    entrypoint: QueueEntrypoint
+    completed: int
+    p50_seconds: float
+    p95_seconds: float
+    p99_seconds: float
+    max_seconds: float
+
+
+class ThroughputStats(BaseModel):
+    """How many jobs of an entrypoint reached a status."""
+
+    entrypoint: QueueEntrypoint
+    status: JOB_STATUS
+    total_count: int
+
+
+class ThroughputBucket(BaseModel):
+    """How many jobs of an entrypoint reached a status within one minute."""
+
+    bucket: AwareDatetime
+    entrypoint: QueueEntrypoint
+    status: JOB_STATUS
+    count: int
+
+
+class ActiveWorker(BaseModel):
+    """A worker that holds picked jobs."""
+
+    queue_manager_id: QueueManagerId
+    active_jobs: int
+    oldest_heartbeat: AwareDatetime
+    newest_heartbeat: AwareDatetime
+    entrypoints: list[QueueEntrypoint]
+
+
+class StaleJob(BaseModel):
+    """A picked job without a recent heartbeat."""
+
+    id: JobId
+    priority: int
+    queue_manager_id: QueueManagerId | None
+    created: AwareDatetime
+    updated: AwareDatetime
+    heartbeat: AwareDatetime
+    execute_after: AwareDatetime
+    status: JOB_STATUS
+    entrypoint: QueueEntrypoint
+    seconds_since_heartbeat: float
+
+
+class TableInfo(BaseModel):
+    """Size of one of the queue's tables."""
+
+    table_name: str
+    persistence: str
+    estimated_rows: int
+    total_size: str
+
+
+class EntrypointStat(BaseModel):
+    """An entrypoint at a glance; durations are seconds, the sparkline counts ended jobs."""
+
+    entrypoint: QueueEntrypoint
+    queued: int
+    picked: int
+    oldest_age_seconds: float | None
+    p50_seconds: float | None
+    p95_seconds: float | None
+    p99_seconds: float | None
+    completed: int
+    failure_rate: float | None
+    sparkline: list[int]
+
+
+class OverviewSnapshot(BaseModel):
+    """The queue at a glance."""
+
+    queued_total: int
+    picked_total: int
+    failed_total: int
+    active_workers: int
+    oldest_queued_age_seconds: float | None
+    exceptions_recent: int

@@ -1,0 +1,25 @@
+"""Re-exports ``pgq_fast.repository``."""
+
+from __future__ import annotations
+
+from pgq_fast.repository import (
+    EntrypointExecutionParameter,
+    InsightsRepositoryPort,
+    NotificationPort,
+    QueryBuilderEnvironmentPort,
+    QueueRepositoryPort,
+    RepositoryPort,
+    ScheduleRepositoryPort,
+    SchemaManagementPort,
+)
+
+__all__ = [
+    "EntrypointExecutionParameter",
+    "InsightsRepositoryPort",
+    "NotificationPort",
+    "QueryBuilderEnvironmentPort",
+    "QueueRepositoryPort",
+    "RepositoryPort",
+    "ScheduleRepositoryPort",
+    "SchemaManagementPort",
+]

@@ -1,0 +1,771 @@
+"""``Queries`` and ``SyncQueries``: what producers, workers and tools call.
+
+Each method is one statement, or hands over to the layout and the schema modules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from pydantic import BaseModel
+
+from pgq_fast import enqueue as enqueueing
+from pgq_fast import models, tracing, types
+from pgq_fast.builders import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+)
+from pgq_fast.drivers.base import Driver, Int8Array, SyncDriver, rows_of
+from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.enqueue import EnqueueBatch
+from pgq_fast.errors import DuplicateJobError
+from pgq_fast.layouts import compat, compat_enqueue
+from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
+from pgq_fast.repository import EntrypointExecutionParameter
+from pgq_fast.schema import manage
+from pgq_fast.schema.planning import Plan
+from pgq_fast.schema.statements import run_async, run_sync
+from pgq_fast.settings import DBSettings
+from pgq_fast.sql import statement
+from pgq_fast.tracing import TracingProtocol
+from pgq_fast.types import CronEntrypoint, HealthCheckId, QueueEntrypoint, QueueManagerId
+
+if TYPE_CHECKING:
+    import asyncpg
+    import psycopg
+
+__all__ = ["EntrypointExecutionParameter", "Queries", "SyncQueries", "is_unique_violation"]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def is_unique_violation(exc: Exception) -> bool:
+    """Whether *exc*, of whatever driver, is PostgreSQL's ``unique_violation``."""
+    return sqlstate_of(exc) == compat.UNIQUE_VIOLATION
+
+
+@contextmanager
+def _duplicates_named(batch: EnqueueBatch) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_unique_violation(error):
+            raise DuplicateJobError(batch.dedupe_key) from error
+        raise
+
+
+def _batch(
+    entrypoint: str | list[str],
+    payload: bytes | None | list[bytes | None],
+    priority: int | list[int],
+    execute_after: timedelta | None | list[timedelta | None],
+    dedupe_key: str | list[str | None] | None,
+    headers: dict[str, str] | list[dict[str, str] | None] | None,
+    on_conflict: types.OnConflict,
+    tracer: TracingProtocol | None,
+) -> EnqueueBatch:
+    """The arguments of ``enqueue``, checked, with the tracer's headers."""
+    batch = enqueueing.normalize(
+        entrypoint, payload, priority, execute_after, dedupe_key, headers
+    )
+    enqueueing.check_on_conflict(on_conflict, batch)
+    active = tracer or tracing.TRACER.tracer
+    return batch if active is None else enqueueing.trace_headers(batch, active)
+
+
+def _names(entrypoint: str | list[str]) -> list[str]:
+    return [entrypoint] if isinstance(entrypoint, str) else list(entrypoint)
+
+
+@dataclasses.dataclass
+class Queries:
+    """The queue over an asynchronous driver.
+
+    Attributes:
+        driver: Any object with the methods of :class:`~pgq_fast.db.Driver`.
+        qbe: Settings of what manages the schema.
+        qbq: Settings of the queue.
+        qbs: Settings of the schedules.
+        tracer: Used instead of the tracer of the process.
+    """
+
+    driver: Driver
+    qbe: QueryBuilderEnvironment = dataclasses.field(default_factory=QueryBuilderEnvironment)
+    qbq: QueryQueueBuilder = dataclasses.field(default_factory=QueryQueueBuilder)
+    qbs: QuerySchedulerBuilder = dataclasses.field(default_factory=QuerySchedulerBuilder)
+    tracer: TracingProtocol | None = None
+
+    @classmethod
+    def from_asyncpg_connection(cls, connection: asyncpg.Connection) -> Queries:
+        """On an asyncpg connection, which stays the caller's."""
+        from pgq_fast.drivers.asyncpg import AsyncpgDriver
+
+        return cls(AsyncpgDriver(connection))
+
+    @classmethod
+    def from_asyncpg_pool(cls, pool: asyncpg.Pool) -> Queries:
+        """On an asyncpg pool, which stays the caller's."""
+        from pgq_fast.drivers.asyncpg import AsyncpgPoolDriver
+
+        return cls(AsyncpgPoolDriver(pool))
+
+    @classmethod
+    def from_psycopg_connection(cls, connection: psycopg.AsyncConnection) -> Queries:
+        """On an asynchronous psycopg connection in autocommit mode, which stays the caller's."""
+        from pgq_fast.drivers.psycopg import PsycopgDriver
+
+        return cls(PsycopgDriver(connection))
+
+    def worker_layout(self) -> WorkerLayout | None:
+        """What a worker calls instead of the per-job methods; None where a subclass changed them.
+
+        A subclass that overrides ``dequeue`` and the like expects to see every job.
+        """
+        for name in ("dequeue", "log_jobs", "retry_job", "update_heartbeat"):
+            if getattr(type(self), name) is not getattr(Queries, name):
+                return None
+        return compat.CompatLayout(self.driver, self.qbq.settings)
+
+    async def _models(
+        self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
+    ) -> list[ModelT]:
+        rows = await self.driver.fetch(statement(name, settings, flag), *args)
+        return [model.model_validate(row) for row in rows]
+
+    async def _queue(self, name: str, *args: object) -> None:
+        await self.driver.execute(statement(name, self.qbq.settings), *args)
+
+    async def _schedule(self, name: str, *args: object) -> None:
+        await self.driver.execute(statement(name, self.qbs.settings), *args)
+
+    async def _number(self, name: str, *args: object, flag: str = "") -> int:
+        rows = await rows_of(self.driver, statement(name, self.qbq.settings, flag), *args)
+        return int(rows[0][0])
+
+    # -- Schema -------------------------------------------------------------------------------
+
+    async def install(self, create_schema: bool = True) -> None:
+        """Create the tables and what belongs to them, and with *create_schema* their schema too."""
+        await run_async(self.driver, manage.install(self.qbe.settings, create_schema))
+
+    async def uninstall(self) -> None:
+        """Drop everything that ``install`` creates, with all jobs."""
+        await run_async(self.driver, manage.uninstall(self.qbe.settings))
+
+    async def schema_is_installed(self) -> bool:
+        """Whether anything of an installation is there, be it incomplete."""
+        return await run_async(self.driver, manage.schema_is_installed(self.qbe.settings))
+
+    async def plan_upgrade(self) -> Plan:
+        """What ``upgrade`` would do now."""
+        return await run_async(self.driver, manage.plan_upgrade(self.qbe.settings))
+
+    @asynccontextmanager
+    async def schema_lock(self) -> AsyncIterator[None]:
+        """Keep others from upgrading this installation meanwhile.
+
+        The lock belongs to a connection: over a pool it protects nothing.
+        """
+        lock, unlock = manage.lock(self.qbe.settings), manage.unlock(self.qbe.settings)
+        await self.driver.execute(lock.sql, *lock.args)
+        try:
+            yield
+        finally:
+            await self.driver.execute(unlock.sql, *unlock.args)
+
+    async def apply_upgrade(self) -> Plan:
+        """Bring an installation of any release up to date; what was done.
+
+        Raises:
+            SchemaDriftError: A column has a type that no release gave it.
+        """
+        return await run_async(self.driver, manage.apply_upgrade(self.qbe.settings))
+
+    async def upgrade(self) -> None:
+        """As ``apply_upgrade``."""
+        await self.apply_upgrade()
+
+    async def verify(self, expect: Literal["present", "absent"] = "present") -> list[str]:
+        """What is not as it should be in an installation, or is left of one; nothing if all is well.
+
+        Args:
+            expect: Whether there should be an installation.
+        """
+        return await run_async(self.driver, manage.verify(self.qbe.settings, expect))
+
+    async def alter_durability(self) -> None:
+        """Give the installed tables the durability of the settings. Rewrites what changes."""
+        await run_async(self.driver, manage.alter_durability(self.qbe.settings))
+
+    async def optimize_autovacuum(self) -> None:
+        """Have autovacuum follow a busy queue."""
+        await run_async(self.driver, manage.optimize_autovacuum(self.qbe.settings))
+
+    async def optimize_autovacuum_rollback(self) -> None:
+        """Leave autovacuum to the server's settings again."""
+        await run_async(self.driver, manage.optimize_autovacuum_rollback(self.qbe.settings))
+
+    async def table_has_column(self, table: str, column: str) -> bool:
+        """Whether *table* is there and has *column*."""
+        return await run_async(
+            self.driver, manage.table_has_column(self.qbe.settings, table, column)
+        )
+
+    async def table_has_index(self, table: str, index: str) -> bool:
+        """Whether *table* is there and has *index*."""
+        return await run_async(
+            self.driver, manage.table_has_index(self.qbe.settings, table, index)
+        )
+
+    async def has_user_defined_enum(self, key: str, enum: str) -> bool:
+        """Whether the enum type *enum* is there and has the label *key*."""
+        return await run_async(
+            self.driver, manage.has_user_defined_enum(self.qbe.settings, key, enum)
+        )
+
+    async def has_table(self, table: str) -> bool:
+        """Whether *table* is there."""
+        return await run_async(self.driver, manage.has_table(self.qbe.settings, table))
+
+    async def has_function(self, function: str) -> bool:
+        """Whether *function* is there."""
+        return await run_async(self.driver, manage.has_function(self.qbe.settings, function))
+
+    async def has_trigger(self, trigger: str) -> bool:
+        """Whether *trigger* is there."""
+        return await run_async(self.driver, manage.has_trigger(self.qbe.settings, trigger))
+
+    # -- Jobs ---------------------------------------------------------------------------------
+
+    async def dequeue(
+        self,
+        batch_size: int,
+        entrypoints: dict[QueueEntrypoint, EntrypointExecutionParameter],
+        queue_manager_id: QueueManagerId,
+        global_concurrency_limit: int | None,
+        heartbeat_timeout: timedelta,
+    ) -> list[models.Job]:
+        """Pick jobs: queued ones, and picked ones whose worker has fallen silent.
+
+        Args:
+            batch_size: How many at most; at least 1.
+            entrypoints: Of which entrypoints, with the limit of each.
+            queue_manager_id: Who picks them; only this owner can end them.
+            global_concurrency_limit: How many jobs the owner may hold in all; None: any number.
+            heartbeat_timeout: Silence after which a worker counts as dead.
+
+        Returns:
+            The jobs, highest priority first, the oldest first within a priority.
+
+        Raises:
+            ValueError: *batch_size* is below 1.
+            OpenTransactionError: The connection has a transaction open.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        claim = compat.claim_statement(
+            self.qbq.settings,
+            batch_size,
+            {name: parameter.concurrency_limit for name, parameter in entrypoints.items()},
+            queue_manager_id,
+            heartbeat_timeout,
+            global_concurrency_limit,
+        )
+        rows = await compat.claim_rows(self.driver, self.qbq.settings, claim)
+        return compat.read_claim(rows, queue_manager_id).jobs
+
+    @overload
+    async def enqueue(
+        self,
+        entrypoint: str,
+        payload: bytes | None,
+        priority: int = 0,
+        execute_after: timedelta | None = None,
+        dedupe_key: str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        on_conflict: Literal["raise", "update_priority"] = "raise",
+    ) -> list[types.JobId]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        entrypoint: list[str],
+        payload: list[bytes | None],
+        priority: list[int],
+        execute_after: list[timedelta | None] | None = None,
+        dedupe_key: list[str | None] | None = None,
+        headers: list[dict[str, str] | None] | None = None,
+        *,
+        on_conflict: Literal["raise", "update_priority"] = "raise",
+    ) -> list[types.JobId]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        entrypoint: str | list[str],
+        payload: bytes | None | list[bytes | None],
+        priority: int | list[int] = 0,
+        execute_after: timedelta | None | list[timedelta | None] = None,
+        dedupe_key: str | list[str | None] | None = None,
+        headers: dict[str, str] | list[dict[str, str] | None] | None = None,
+        *,
+        on_conflict: Literal["skip"],
+    ) -> list[types.JobId | None]: ...
+
+    async def enqueue(
+        self,
+        entrypoint: str | list[str],
+        payload: bytes | None | list[bytes | None],
+        priority: int | list[int] = 0,
+        execute_after: timedelta | None | list[timedelta | None] = None,
+        dedupe_key: str | list[str | None] | None = None,
+        headers: dict[str, str] | list[dict[str, str] | None] | None = None,
+        *,
+        on_conflict: types.OnConflict = "raise",
+    ) -> list[types.JobId] | list[types.JobId | None]:
+        """Put one job into the queue, or with lists one a position.
+
+        All of them or, where an error is raised, none. On a connection with an open transaction
+        they become visible when the caller commits.
+
+        Args:
+            entrypoint: Which handler runs it.
+            payload: Anything; the handler gets these bytes.
+            priority: Higher runs first; 32 bits.
+            execute_after: Time from now before which it does not run.
+            dedupe_key: While a queued or running job has this key, no other one may.
+            headers: Stored as JSON with the job.
+            on_conflict: What a taken dedupe key does: ``raise`` refuses the whole call, ``skip``
+                leaves that job out, ``update_priority`` raises the priority of the one there.
+
+        Returns:
+            An id for each position; with ``skip``, None where the job was left out.
+
+        Raises:
+            InvalidJobError: An argument cannot be a job's; nothing was sent.
+            DuplicateJobError: A dedupe key is taken, under ``raise``.
+        """
+        batch = _batch(
+            entrypoint,
+            payload,
+            priority,
+            execute_after,
+            dedupe_key,
+            headers,
+            on_conflict,
+            self.tracer,
+        )
+        with _duplicates_named(batch):
+            return await compat_enqueue.enqueue(
+                self.driver, self.qbq.settings, batch, on_conflict
+            )
+
+    async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
+        """1 if a job of *entrypoints* is queued, deferred or not; else 0."""
+        return await self._number("compat/queued_work", list(entrypoints))
+
+    async def eligible_queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
+        """1 if a job of *entrypoints* is queued and due; else 0."""
+        return await self._number("compat/queued_work", list(entrypoints), flag="eligible")
+
+    async def clear_queue(self, entrypoint: str | list[str] | None = None) -> None:
+        """Delete the jobs of *entrypoint*, logged as deleted; without one, all, unlogged."""
+        if entrypoint:
+            await self._queue("compat/clear_queue", _names(entrypoint))
+        else:
+            await self._queue("compat/truncate_queue")
+
+    async def mark_job_as_cancelled(self, ids: list[types.JobId]) -> None:
+        """Take *ids* out of the queue, logged as canceled, and tell the workers that run them."""
+        await self._queue("compat/cancel", Int8Array(ids))
+        await self.notify_job_cancellation(ids)
+
+    async def queue_size(self) -> list[models.QueueStatistics]:
+        """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
+        return await self._models(
+            models.QueueStatistics, "compat/queue_size", self.qbq.settings
+        )
+
+    async def log_jobs(
+        self,
+        job_status: list[tuple[models.Job, types.JOB_STATUS, models.TracebackRecord | None]],
+    ) -> None:
+        """End jobs: ``failed`` holds them in the queue, any other status takes them out.
+
+        A job that has another owner by now than the :class:`Job` says stays as it is.
+        """
+        if job_status:
+            query, args = compat.log_jobs_statement(
+                self.qbq.settings, [Outcome(*item) for item in job_status]
+            )
+            await self.driver.execute(query, *args)
+
+    async def retry_job(
+        self,
+        job: models.Job,
+        delay: timedelta,
+        traceback_record: models.TracebackRecord | None,
+    ) -> None:
+        """Queue *job* again to run after *delay*, ``attempts`` one higher.
+
+        A job that has another owner by now than *job* says stays as it is.
+        """
+        query, args = compat.retry_statement(
+            self.qbq.settings, [Retry(job, delay, traceback_record)]
+        )
+        await self.driver.execute(query, *args)
+
+    async def requeue_jobs(self, ids: list[types.JobId]) -> None:
+        """Queue held jobs again, to run now, as if never tried; other jobs stay as they are."""
+        await self._queue("compat/requeue", Int8Array(ids))
+
+    async def list_failed_jobs(
+        self, limit: int = 100, order: types.SortOrder = "DESC"
+    ) -> list[models.Job]:
+        """Held jobs by the time at which they were enqueued."""
+        if order not in ("ASC", "DESC"):
+            raise ValueError(f"order is {order!r}, must be 'ASC' or 'DESC'")
+        return await self._models(
+            models.Job,
+            "compat/list_failed_jobs",
+            self.qbq.settings,
+            limit,
+            flag="descending" if order == "DESC" else "ascending",
+        )
+
+    async def update_heartbeat(self, job_ids: list[types.JobId]) -> None:
+        """Vouch for *job_ids*, whoever holds them."""
+        await self._queue("compat/update_heartbeat", Int8Array(set(job_ids)))
+
+    async def next_deferred_eta(self, entrypoints: list[QueueEntrypoint]) -> timedelta | None:
+        """Time until the next deferred job of *entrypoints* is due; None: there is none."""
+        rows = await rows_of(
+            self.driver,
+            statement("compat/next_deferred_eta", self.qbq.settings),
+            list(entrypoints),
+        )
+        return rows[0][0] if rows else None
+
+    # -- Log and statistics -------------------------------------------------------------------
+
+    async def clear_statistics_log(self, entrypoint: str | list[str] | None = None) -> None:
+        """Delete the statistics of *entrypoint*; without one, all."""
+        if entrypoint:
+            await self._queue("compat/clear_statistics", _names(entrypoint))
+        else:
+            await self._queue("compat/truncate_statistics")
+
+    async def clear_queue_log(self, entrypoint: str | list[str] | None = None) -> None:
+        """Delete the log of *entrypoint*; without one, all."""
+        if entrypoint:
+            await self._queue("compat/clear_log", _names(entrypoint))
+        else:
+            await self._queue("compat/truncate_log")
+
+    async def aggregate_logs(self) -> None:
+        """Count new log entries into the statistics, unless another worker is doing it."""
+        await self._aggregate("locked")
+
+    async def _aggregate(self, flag: str) -> None:
+        await self.driver.execute(statement("compat/aggregate_logs", self.qbq.settings, flag))
+
+    async def log_statistics(
+        self, limit: int | None, last: timedelta | None = None
+    ) -> list[models.LogStatistics]:
+        """Statistics, up to date, newest first: *limit* rows of the time *last*, None for all."""
+        await self._aggregate("unlocked")
+        return await self._models(
+            models.LogStatistics, "compat/log_statistics", self.qbq.settings, limit, last
+        )
+
+    async def queue_log(self) -> list[models.Log]:
+        """The whole log."""
+        return await self._models(models.Log, "compat/queue_log", self.qbq.settings)
+
+    async def job_status(
+        self, ids: list[types.JobId]
+    ) -> list[tuple[types.JobId, types.JOB_STATUS]]:
+        """The latest status of each of *ids* that the log knows."""
+        rows = await rows_of(
+            self.driver, statement("compat/job_status", self.qbq.settings), Int8Array(ids)
+        )
+        return [(job_id, status) for job_id, status in rows]
+
+    async def job_log_history(self, id: types.JobId, limit: int = 100) -> list[models.Log]:
+        """What happened to a job, oldest first."""
+        return await self._models(
+            models.Log, "compat/job_log_history", self.qbq.settings, id, limit
+        )
+
+    async def exception_logs(self, limit: int = 100) -> list[models.Log]:
+        """The latest failures, with their tracebacks."""
+        return await self._models(
+            models.Log, "compat/exception_logs", self.qbq.settings, limit
+        )
+
+    async def unaggregated_log_count(self) -> int:
+        """Number of log entries that no statistics contain yet."""
+        return await self._number("compat/unaggregated_log_count")
+
+    # -- Messages to workers ------------------------------------------------------------------
+
+    async def notify_job_cancellation(self, ids: list[types.JobId]) -> None:
+        """Ask the workers that run *ids* to cancel them."""
+        channel = types.Channel(self.qbq.settings.channel)
+        event = models.CancellationEvent(
+            channel=channel, ids=ids, sent_at=models.utc_now(), type="cancellation_event"
+        )
+        await self.driver.notify(channel, event.model_dump_json())
+
+    async def notify_health_check(self, health_check_event_id: HealthCheckId) -> None:
+        """Send the message by which a worker sees that it hears."""
+        channel = types.Channel(self.qbq.settings.channel)
+        event = models.HealthCheckEvent(
+            channel=channel,
+            id=health_check_event_id,
+            sent_at=models.utc_now(),
+            type="health_check_event",
+        )
+        await self.driver.notify(channel, event.model_dump_json())
+
+    # -- Schedules ----------------------------------------------------------------------------
+
+    async def insert_schedule(
+        self, schedules: dict[models.CronExpressionEntrypoint, timedelta]
+    ) -> None:
+        """Make *schedules* known, each to run first after its delay; known ones stay as they are."""
+        await self._schedule("compat/insert_schedule", *_schedule_columns(schedules))
+
+    async def fetch_schedule(
+        self, entrypoints: dict[models.CronExpressionEntrypoint, timedelta]
+    ) -> list[models.Schedule]:
+        """Pick those of *entrypoints* that are due; their next run is the given delay from now."""
+        return await self._models(
+            models.Schedule,
+            "compat/fetch_schedule",
+            self.qbs.settings,
+            *_schedule_columns(entrypoints),
+        )
+
+    async def set_schedule_queued(self, ids: set[types.ScheduleId]) -> None:
+        """Give picked schedules back; their run is over."""
+        await self._schedule("compat/set_schedule_queued", Int8Array(ids))
+
+    async def update_schedule_heartbeat(self, ids: set[types.ScheduleId]) -> None:
+        """Say that the runs of *ids* are going on."""
+        await self._schedule("compat/update_schedule_heartbeat", Int8Array(ids))
+
+    async def peek_schedule(self) -> list[models.Schedule]:
+        """All schedules, the one that ran longest ago first."""
+        return await self._models(models.Schedule, "compat/peek_schedule", self.qbs.settings)
+
+    async def delete_schedule(
+        self, ids: set[types.ScheduleId], entrypoints: set[CronEntrypoint]
+    ) -> None:
+        """Delete schedules by id or entrypoint."""
+        await self._schedule("compat/delete_schedule", Int8Array(ids), list(entrypoints))
+
+    async def clear_schedule(self) -> None:
+        """Delete all schedules."""
+        await self._schedule("compat/truncate_schedule")
+
+    # -- Insight ------------------------------------------------------------------------------
+
+    async def queue_age(self) -> list[models.QueueAgeStats]:
+        """How long the queued jobs of each entrypoint have waited."""
+        return await self._models(models.QueueAgeStats, "compat/queue_age", self.qbq.settings)
+
+    async def job_duration_percentiles(self, last: timedelta) -> list[models.JobDurationStats]:
+        """Run times of the jobs that ended within *last*, by entrypoint, slowest first."""
+        return await self._models(
+            models.JobDurationStats, "compat/job_duration_percentiles", self.qbq.settings, last
+        )
+
+    async def throughput_summary(
+        self, last: timedelta | None = None
+    ) -> list[models.ThroughputStats]:
+        """Jobs by entrypoint and status, up to date, within *last* or ever."""
+        await self._aggregate("unlocked")
+        return await self._models(
+            models.ThroughputStats, "compat/throughput_summary", self.qbq.settings, last
+        )
+
+    async def throughput_timeseries(self, last: timedelta) -> list[models.ThroughputBucket]:
+        """Jobs by minute, entrypoint and status, up to date, within *last*."""
+        await self._aggregate("unlocked")
+        return await self._models(
+            models.ThroughputBucket, "compat/throughput_timeseries", self.qbq.settings, last
+        )
+
+    async def active_workers(self) -> list[models.ActiveWorker]:
+        """Workers that hold picked jobs."""
+        return await self._models(
+            models.ActiveWorker, "compat/active_workers", self.qbq.settings
+        )
+
+    async def stale_jobs(self, threshold: timedelta, limit: int = 100) -> list[models.StaleJob]:
+        """Picked jobs without a heartbeat for *threshold*, the longest silent first."""
+        return await self._models(
+            models.StaleJob, "compat/stale_jobs", self.qbq.settings, threshold, limit
+        )
+
+    async def browse_queue(
+        self,
+        limit: int = 50,
+        offset: int = 0,
+        statuses: list[types.JOB_STATUS] | None = None,
+        entrypoints: list[str] | None = None,
+    ) -> list[models.Job]:
+        """A page of the queue in the order of claims, of some statuses and entrypoints or all."""
+        return await self._models(
+            models.Job,
+            "compat/browse_queue",
+            self.qbq.settings,
+            limit,
+            offset,
+            list(statuses) if statuses else None,
+            list(entrypoints) if entrypoints else None,
+        )
+
+    async def queue_job_by_id(self, id: types.JobId) -> models.Job | None:
+        """A job that is in the queue, else None."""
+        jobs = await self._models(
+            models.Job, "compat/queue_job_by_id", self.qbq.settings, id
+        )
+        return jobs[0] if jobs else None
+
+    async def schema_info(self) -> list[models.TableInfo]:
+        """Size and persistence of the queue's tables."""
+        names = self.qbq.settings
+        return await self._models(
+            models.TableInfo,
+            "compat/schema_info",
+            names,
+            [
+                names.queue_table.lower(),
+                names.queue_table_log.lower(),
+                names.statistics_table.lower(),
+                names.schedules_table.lower(),
+            ],
+        )
+
+
+def _schedule_columns(
+    schedules: dict[models.CronExpressionEntrypoint, timedelta],
+) -> tuple[list[str], list[str], list[timedelta]]:
+    return (
+        [key.expression for key in schedules],
+        [key.entrypoint for key in schedules],
+        list(schedules.values()),
+    )
+
+
+@dataclasses.dataclass
+class SyncQueries:
+    """The producer's part of the queue, and its schema, over a blocking driver.
+
+    Attributes:
+        driver: Any object with the methods of :class:`~pgq_fast.db.SyncDriver`.
+        qbq: Settings of the queue.
+        tracer: Used instead of the tracer of the process.
+    """
+
+    driver: SyncDriver
+    qbq: QueryQueueBuilder = dataclasses.field(default_factory=QueryQueueBuilder)
+    tracer: TracingProtocol | None = None
+
+    def install(self, create_schema: bool = True) -> None:
+        """As :meth:`Queries.install`."""
+        run_sync(self.driver, manage.install(self.qbq.settings, create_schema))
+
+    def uninstall(self) -> None:
+        """As :meth:`Queries.uninstall`."""
+        run_sync(self.driver, manage.uninstall(self.qbq.settings))
+
+    def upgrade(self) -> None:
+        """As :meth:`Queries.upgrade`."""
+        run_sync(self.driver, manage.apply_upgrade(self.qbq.settings))
+
+    def verify(self, expect: Literal["present", "absent"] = "present") -> list[str]:
+        """As :meth:`Queries.verify`."""
+        return run_sync(self.driver, manage.verify(self.qbq.settings, expect))
+
+    @overload
+    def enqueue(
+        self,
+        entrypoint: str,
+        payload: bytes | None,
+        priority: int = 0,
+        execute_after: timedelta | None = None,
+        dedupe_key: str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        on_conflict: Literal["raise", "update_priority"] = "raise",
+    ) -> list[types.JobId]: ...
+
+    @overload
+    def enqueue(
+        self,
+        entrypoint: list[str],
+        payload: list[bytes | None],
+        priority: list[int],
+        execute_after: list[timedelta | None] | None = None,
+        dedupe_key: list[str | None] | None = None,
+        headers: list[dict[str, str] | None] | None = None,
+        *,
+        on_conflict: Literal["raise", "update_priority"] = "raise",
+    ) -> list[types.JobId]: ...
+
+    @overload
+    def enqueue(
+        self,
+        entrypoint: str | list[str],
+        payload: bytes | None | list[bytes | None],
+        priority: int | list[int] = 0,
+        execute_after: timedelta | None | list[timedelta | None] = None,
+        dedupe_key: str | list[str | None] | None = None,
+        headers: dict[str, str] | list[dict[str, str] | None] | None = None,
+        *,
+        on_conflict: Literal["skip"],
+    ) -> list[types.JobId | None]: ...
+
+    def enqueue(
+        self,
+        entrypoint: str | list[str],
+        payload: bytes | None | list[bytes | None],
+        priority: int | list[int] = 0,
+        execute_after: timedelta | None | list[timedelta | None] = None,
+        dedupe_key: str | list[str | None] | None = None,
+        headers: dict[str, str] | list[dict[str, str] | None] | None = None,
+        *,
+        on_conflict: types.OnConflict = "raise",
+    ) -> list[types.JobId] | list[types.JobId | None]:
+        """Put one job into the queue, or with lists one a position.
+
+        Arguments, result and errors are those of :meth:`Queries.enqueue`.
+        """
+        batch = _batch(
+            entrypoint,
+            payload,
+            priority,
+            execute_after,
+            dedupe_key,
+            headers,
+            on_conflict,
+            self.tracer,
+        )
+        with _duplicates_named(batch):
+            return compat_enqueue.enqueue_sync(
+                self.driver, self.qbq.settings, batch, on_conflict
+            )
+
+    def queue_size(self) -> list[models.QueueStatistics]:
+        """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
+        rows = self.driver.fetch(statement("compat/queue_size", self.qbq.settings))
+        return [models.QueueStatistics.model_validate(row) for row in rows]

@@ -1,0 +1,190 @@
+"""The operations on an installation, as steps for ``run_async`` or ``run_sync``."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import Literal
+
+from pgq_fast.logconfig import logger
+from pgq_fast.schema import ddl, lookups
+from pgq_fast.schema.catalog import inspect
+from pgq_fast.schema.differences import differences
+from pgq_fast.schema.planning import Plan, plan
+from pgq_fast.schema.statements import Statement, Steps, fetch_exists
+from pgq_fast.schema.target import locate, target
+from pgq_fast.settings import DBSettings
+
+__all__ = [
+    "alter_durability",
+    "apply_upgrade",
+    "has_function",
+    "has_table",
+    "has_trigger",
+    "has_user_defined_enum",
+    "install",
+    "lock",
+    "optimize_autovacuum",
+    "optimize_autovacuum_rollback",
+    "plan_upgrade",
+    "schema_is_installed",
+    "table_has_column",
+    "table_has_index",
+    "uninstall",
+    "unlock",
+    "verify",
+]
+
+
+def install(settings: DBSettings, create_schema: bool = True) -> Steps[None]:
+    """Create all objects, or none: the statements go to the server together.
+
+    Fails where some exist already.
+
+    Args:
+        settings: Names and durability.
+        create_schema: Whether to create ``db_schema`` too; without it the schema must exist.
+    """
+    yield Statement(ddl.install_sql(settings, create_schema=create_schema))
+
+
+def uninstall(settings: DBSettings) -> Steps[None]:
+    """Drop all objects and every job in them."""
+    yield Statement(ddl.uninstall_sql(settings))
+
+
+def schema_is_installed(settings: DBSettings) -> Steps[bool]:
+    """Whether a table or the status type is there already: then ``install`` would fail."""
+    live = yield from inspect(settings)
+    return bool(live.tables or live.enums)
+
+
+def plan_upgrade(settings: DBSettings) -> Steps[Plan]:
+    """What :func:`apply_upgrade` would do, without doing it.
+
+    Raises:
+        SchemaDriftError: A column has a type that nothing converts.
+    """
+    live = yield from inspect(settings)
+    return plan(live, settings)
+
+
+def lock(settings: DBSettings) -> Statement:
+    """Wait for the lock that serialises upgrades of an installation, and hold it.
+
+    The key is pgqueuer's, so the two exclude each other. The lock belongs to the session: over
+    a connection pool it may be released before the upgrade ends, and two concurrent upgrades
+    may then fail on each other's statements.
+    """
+    return Statement("SELECT pg_advisory_lock($1)", (_lock_key(settings),))
+
+
+def unlock(settings: DBSettings) -> Statement:
+    """Release what :func:`lock` took."""
+    return Statement("SELECT pg_advisory_unlock($1)", (_lock_key(settings),))
+
+
+def _lock_key(settings: DBSettings) -> int:
+    return zlib.crc32(settings.qualified.queue_table.encode())
+
+
+def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
+    """Bring the installation to what this release declares; what was done.
+
+    Every statement commits by itself, so an upgrade that fails half-way stays half done and the
+    next one goes on from there. The notes are logged as warnings.
+
+    Raises:
+        SchemaDriftError: A column has a type that nothing converts; nothing was changed.
+    """
+    yield lock(settings)
+    try:
+        done = yield from plan_upgrade(settings)
+        for statement in done.statements:
+            yield Statement(statement)
+    except BaseException:
+        # The failure matters more than the lock, which a lost connection has released anyway.
+        with contextlib.suppress(Exception):
+            yield unlock(settings)
+        raise
+    yield unlock(settings)
+    for note in done.notes:
+        logger.warning("%s", note)
+    return done
+
+
+def alter_durability(settings: DBSettings) -> Steps[None]:
+    """Make the tables logged or unlogged, as the settings' durability has it; rows stay."""
+    yield Statement("\n\n".join(ddl.alter_durability_sql(settings)))
+
+
+def optimize_autovacuum(settings: DBSettings) -> Steps[None]:
+    """Set storage parameters that suit how each table is used."""
+    yield Statement(ddl.optimize_autovacuum_sql(settings))
+
+
+def optimize_autovacuum_rollback(settings: DBSettings) -> Steps[None]:
+    """Take back what :func:`optimize_autovacuum` set."""
+    yield Statement(ddl.optimize_autovacuum_rollback_sql(settings))
+
+
+def table_has_column(settings: DBSettings, table: str, column: str) -> Steps[bool]:
+    """Whether *table* has *column*."""
+    return fetch_exists(lookups.table_column_exists_sql(settings), table, column)
+
+
+def table_has_index(settings: DBSettings, table: str, index: str) -> Steps[bool]:
+    """Whether *table* has *index*."""
+    return fetch_exists(lookups.index_exists_sql(settings), table, index)
+
+
+def has_user_defined_enum(settings: DBSettings, key: str, enum: str) -> Steps[bool]:
+    """Whether *key* is a label of the enum type *enum*."""
+    return fetch_exists(lookups.label_exists_sql(settings), key, enum)
+
+
+def has_table(settings: DBSettings, table: str) -> Steps[bool]:
+    """Whether there is a table or view *table*."""
+    return fetch_exists(lookups.table_exists_sql(settings), table)
+
+
+def has_function(settings: DBSettings, function: str) -> Steps[bool]:
+    """Whether there is a function *function*."""
+    return fetch_exists(lookups.function_exists_sql(settings), function)
+
+
+def has_trigger(settings: DBSettings, trigger: str) -> Steps[bool]:
+    """Whether a table has a trigger *trigger*."""
+    return fetch_exists(lookups.trigger_exists_sql(settings), trigger)
+
+
+def verify(
+    settings: DBSettings, expect: Literal["present", "absent"] = "present"
+) -> Steps[list[str]]:
+    """What is not as expected, a line each; empty where everything is.
+
+    Args:
+        settings: Names; ``widen_id`` says whether 32-bit ids are a problem.
+        expect: ``"present"`` reports what is missing or different, ``"absent"`` what is there.
+    """
+    live = yield from inspect(settings)
+    if expect == "present":
+        return [found.problem for found in differences(live, settings) if found.problem]
+
+    def unexpected(kind: str, names: list[str], found: dict[str, object]) -> Iterator[str]:
+        for name in names:
+            if locate(settings, name).name in found:
+                yield f"unexpected {kind} '{name}'"
+
+    wanted = target(settings)
+    return [
+        *unexpected("table", [table.name for table in wanted.tables], {**live.tables}),
+        *unexpected(
+            "type",
+            [wanted.status_type.name, settings.legacy_statistics_status_type],
+            {**live.enums},
+        ),
+        *unexpected("function", [wanted.function.name], {**live.functions}),
+        *unexpected("trigger", [wanted.trigger.name], {**live.triggers}),
+    ]

@@ -1,0 +1,218 @@
+"""Where the queue lives: names of database objects, durability, connection parameters.
+
+Everything here comes from arguments or from ``PGQUEUER_*`` environment variables. Object names
+end up in SQL text, so they are restricted to plain identifiers when they are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable
+from enum import Enum
+from os import environ
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AliasChoices, Field, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pgq_fast.types import Channel
+
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+
+IdentifierPrefix: TypeAlias = Annotated[str, StringConstraints(pattern=f"^({_NAME})?$")]
+# PostgreSQL folds an unquoted schema name to lower case, while the catalog queries compare it
+# as a string: keep the one spelling that suits both.
+SchemaName: TypeAlias = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", to_lower=True)]
+ObjectName: TypeAlias = Annotated[
+    str, StringConstraints(pattern=rf"^{_NAME}(\.{_NAME})*$")
+]
+# A channel is sent as a string literal and as a quoted identifier, never as bare SQL.
+ChannelName: TypeAlias = Annotated[
+    Channel, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+]
+
+
+def add_prefix(string: str) -> str:
+    """*string* behind ``PGQUEUER_PREFIX``. Deprecated: ``DBSettings`` does this by itself."""
+    warnings.warn(
+        "add_prefix is deprecated: DBSettings reads PGQUEUER_PREFIX by itself",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return environ.get("PGQUEUER_PREFIX", "") + string
+
+
+@dataclasses.dataclass(frozen=True)
+class DurabilityPolicy:
+    """Persistence of each table: ``""`` for a logged table, ``"UNLOGGED"`` for one without WAL."""
+
+    queue_table: Literal["", "UNLOGGED"]
+    queue_log_table: Literal["", "UNLOGGED"]
+    statistics_table: Literal["", "UNLOGGED"]
+    schedules_table: Literal["", "UNLOGGED"]
+
+
+class Durability(Enum):
+    """What a crash of the PostgreSQL server may lose."""
+
+    volatile = "volatile"
+    """Everything: all tables are unlogged."""
+
+    balanced = "balanced"
+    """Log and statistics; jobs and schedules are safe."""
+
+    durable = "durable"
+    """Nothing: all tables are logged."""
+
+    @property
+    def config(self) -> DurabilityPolicy:
+        """The persistence of each table at this level."""
+        jobs: Literal["", "UNLOGGED"] = "UNLOGGED" if self is Durability.volatile else ""
+        records: Literal["", "UNLOGGED"] = "" if self is Durability.durable else "UNLOGGED"
+        return DurabilityPolicy(
+            queue_table=jobs,
+            queue_log_table=records,
+            statistics_table=records,
+            schedules_table=jobs,
+        )
+
+
+class ConnectionSettings(BaseSettings):
+    """How to connect. What is not set is left to the DSN and to libpq's own variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True
+    )
+
+    dsn: str | None = Field(
+        default=None, validation_alias=AliasChoices("PGQUEUER_DSN", "PGDSN"), repr=False
+    )
+    pool_min_size: int = Field(default=1, ge=0)
+    pool_max_size: int = Field(default=5, ge=1)
+    connect_timeout: float | None = Field(default=None, gt=0)
+    """Seconds."""
+    application_name: str | None = Field(default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class QualifiedNames:
+    """The objects that live in a schema, spelled as SQL refers to them."""
+
+    queue_table: str
+    queue_table_log: str
+    statistics_table: str
+    schedules_table: str
+    function: str
+    queue_status_type: str
+
+
+def _aliases(field: str) -> AliasChoices:
+    """Environment spellings of *field*: ``PGQUEUER_X``, then the older bare ``X``."""
+    return AliasChoices(f"pgqueuer_{field}", field)
+
+
+def _prefixed(name: str) -> Callable[[dict[str, Any]], Any]:
+    """Default of a name: *name* behind the prefix, which is validated before it."""
+    return lambda data: f"{data['prefix']}{name}"
+
+
+class DBSettings(BaseSettings):
+    """Names of the queue's database objects.
+
+    ``prefix`` goes before every name that is not given explicitly, so several queues can share
+    a database; ``db_schema`` puts all of them in a schema, else the ``search_path`` decides.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True
+    )
+
+    # The first field: the defaults of the names below read it.
+    prefix: IdentifierPrefix = Field(default="")
+    db_schema: SchemaName | None = Field(
+        default=None, validation_alias=AliasChoices("db_schema", "pgqueuer_schema")
+    )
+    channel: ChannelName = Field(
+        default_factory=_prefixed("ch_pgqueuer"), validation_alias=_aliases("channel")
+    )
+    function: ObjectName = Field(
+        default_factory=_prefixed("fn_pgqueuer_changed"), validation_alias=_aliases("function")
+    )
+    statistics_table: ObjectName = Field(
+        default_factory=_prefixed("pgqueuer_statistics"),
+        validation_alias=_aliases("statistics_table"),
+    )
+    queue_status_type: ObjectName = Field(
+        default_factory=_prefixed("pgqueuer_status"),
+        validation_alias=_aliases("queue_status_type"),
+    )
+    queue_table: ObjectName = Field(
+        default_factory=_prefixed("pgqueuer"), validation_alias=_aliases("queue_table")
+    )
+    queue_table_log: ObjectName = Field(
+        default_factory=_prefixed("pgqueuer_log"), validation_alias=_aliases("queue_table_log")
+    )
+    trigger: ObjectName = Field(
+        default_factory=_prefixed("tg_pgqueuer_changed"), validation_alias=_aliases("trigger")
+    )
+    schedules_table: ObjectName = Field(
+        default_factory=_prefixed("pgqueuer_schedules"),
+        validation_alias=_aliases("schedules_table"),
+    )
+    durability: Durability = Field(
+        default=Durability.durable, validation_alias=_aliases("durability")
+    )
+    widen_id: bool = Field(default=True, validation_alias=_aliases("widen_id"))
+    """Whether an upgrade widens 32-bit ids: that rewrites the table under an exclusive lock."""
+
+    @model_validator(mode="after")
+    def reject_dotted_names_with_db_schema(self) -> DBSettings:
+        """A name that brings its own schema contradicts ``db_schema``."""
+        if self.db_schema:
+            for field in dataclasses.fields(QualifiedNames):
+                name: str = getattr(self, field.name)
+                if "." in name:
+                    raise ValueError(
+                        f"{field.name}={name!r} names a schema, and so does db_schema="
+                        f"{self.db_schema!r}: drop one of them"
+                    )
+        return self
+
+    @property
+    def legacy_statistics_status_type(self) -> str:
+        """An enum type of old installations; uninstalling drops it."""
+        return f"{self.prefix}pgqueuer_statistics_status"
+
+    def qualify(self, name: str) -> str:
+        """*name* in ``db_schema``, or as it is where none is set."""
+        return f"{self.db_schema}.{name}" if self.db_schema else name
+
+    @functools.cached_property
+    def qualified(self) -> QualifiedNames:
+        """The names as SQL refers to them."""
+        return QualifiedNames(
+            **{
+                field.name: self.qualify(getattr(self, field.name))
+                for field in dataclasses.fields(QualifiedNames)
+            }
+        )
+
+    @property
+    def schema_expr(self) -> str:
+        """SQL for the schema's name in catalog queries.
+
+        A literal where ``db_schema`` is set: DO blocks take no parameters, and the name was
+        validated as an identifier.
+        """
+        return f"'{self.db_schema}'" if self.db_schema else "current_schema()"
+
+
+@functools.cache
+def db_settings() -> DBSettings:
+    """The settings of this process, read from the environment once.
+
+    Call ``db_settings.cache_clear()`` after a change of the environment.
+    """
+    return DBSettings()

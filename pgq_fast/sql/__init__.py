@@ -1,0 +1,49 @@
+"""SQL text: one statement a file, built once for each set of names.
+
+A file holds one statement in PostgreSQL's own syntax, with ``{queue_table}`` and the like where a
+name from the settings goes; values are always parameters. Lines between ``-- [flag`` and
+``-- flag]`` belong to the variants that have the flag. Comments are not sent to the server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from importlib.resources import files
+
+from pgq_fast.settings import DBSettings
+
+
+@functools.cache
+def _text(name: str) -> str:
+    return (files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@functools.cache
+def _render(name: str, names: tuple[tuple[str, str], ...], flags: frozenset[str]) -> str:
+    lines: list[str] = []
+    closing: str | None = None
+    for line in _text(name).splitlines():
+        bare = line.strip()
+        if closing is not None:
+            if bare == closing:
+                closing = None
+        elif bare.startswith("-- ["):
+            flag = bare[4:]
+            if flag not in flags:
+                closing = f"-- {flag}]"
+        elif bare and not bare.startswith("--"):
+            lines.append(line.rstrip())
+    return "\n".join(lines).format_map(dict(names))
+
+
+def statement(name: str, settings: DBSettings, *flags: str) -> str:
+    """The statement in file *name*, for the objects that *settings* name.
+
+    Args:
+        name: Path below this package without its ending, such as ``compat/claim``.
+        settings: Where the names come from; they were validated as identifiers there.
+        flags: The optional parts to include.
+    """
+    names = tuple(dataclasses.asdict(settings.qualified).items())
+    return _render(name, (*names, ("schema_expr", settings.schema_expr)), frozenset(flags))

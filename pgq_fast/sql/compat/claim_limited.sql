@@ -1,0 +1,140 @@
+-- Claim as claim.sql does, where some of the entrypoints $2 have a concurrency limit: $4, in their
+-- order, 0 for none.
+--
+-- The unique index on (entrypoint, slot) of picked jobs is what holds a limit across workers: two
+-- that see the same free seat cannot both take it, and the second fails as a whole, which means no
+-- more than that it claimed nothing.
+WITH
+wanted AS MATERIALIZED (
+    SELECT entrypoint, seats
+    FROM unnest($2::text[], $4::bigint[]) AS wanted (entrypoint, seats)
+),
+-- Jobs that count against a limit: those with an owner, seated or not.
+picked AS MATERIALIZED (
+    SELECT entrypoint, count(*) AS jobs
+    FROM {queue_table}
+    WHERE queue_manager_id IS NOT NULL AND entrypoint = ANY($2::text[])
+    GROUP BY entrypoint
+),
+-- Limited entrypoints with room, and how many jobs this claim may take of each.
+vacant AS MATERIALIZED (
+    SELECT wanted.entrypoint, coalesce(picked.jobs, 0) AS taken,
+        least($1::bigint, wanted.seats - coalesce(picked.jobs, 0)) AS free
+    FROM wanted
+    LEFT JOIN picked USING (entrypoint)
+    WHERE wanted.seats > 0 AND coalesce(picked.jobs, 0) < wanted.seats
+),
+-- [budget
+-- $6: the most jobs that this worker may hold.
+room AS MATERIALIZED (
+    SELECT greatest(least($1::bigint, $6::bigint - count(*)), 0) AS jobs
+    FROM {queue_table}
+    WHERE queue_manager_id = $3::uuid AND entrypoint = ANY($2::text[])
+),
+-- budget]
+unlimited AS (
+    SELECT job.id, job.priority, wanted.entrypoint
+    FROM wanted
+    CROSS JOIN LATERAL (
+        SELECT id, priority
+        FROM {queue_table}
+        WHERE entrypoint = wanted.entrypoint AND status = 'queued' AND execute_after < now()
+        ORDER BY priority DESC, id
+        LIMIT $1::bigint
+        FOR UPDATE SKIP LOCKED
+    ) AS job
+    WHERE wanted.seats <= 0
+),
+-- The front of the line is fixed before anything is locked. Were the limit applied to what could be
+-- locked, a second worker would slide past the first one's jobs, to seats that are taken.
+limited AS (
+    SELECT job.id, job.priority, vacant.entrypoint
+    FROM vacant
+    CROSS JOIN LATERAL (
+        SELECT id
+        FROM {queue_table}
+        WHERE entrypoint = vacant.entrypoint AND status = 'queued' AND execute_after < now()
+        ORDER BY priority DESC, id
+        LIMIT vacant.free
+    ) AS front
+    CROSS JOIN LATERAL (
+        SELECT id, priority
+        FROM {queue_table}
+        WHERE id = front.id AND status = 'queued' AND execute_after < now()
+        FOR UPDATE SKIP LOCKED
+    ) AS job
+),
+-- [rescue
+-- A stale job is counted already and keeps its seat, so no limit applies: else dead workers could
+-- fill an entrypoint for ever.
+stale AS (
+    SELECT id, priority, entrypoint
+    FROM {queue_table}
+    WHERE status = 'picked' AND heartbeat < now() - $5::interval
+        AND entrypoint = ANY($2::text[]) AND execute_after < now()
+    ORDER BY priority DESC, id
+    LIMIT $1::bigint
+    FOR UPDATE SKIP LOCKED
+),
+-- rescue]
+best AS MATERIALIZED (
+    SELECT id, priority, entrypoint, seated
+    FROM (
+        SELECT id, priority, entrypoint, false AS seated FROM unlimited
+        UNION ALL
+        SELECT id, priority, entrypoint, true AS seated FROM limited
+        -- [rescue
+        UNION ALL
+        SELECT id, priority, entrypoint, false AS seated FROM stale
+        -- rescue]
+    ) AS job
+    ORDER BY priority DESC, id
+    -- [fixed
+    LIMIT $1::bigint
+    -- fixed]
+    -- [budget
+    LIMIT (SELECT jobs FROM room)
+    -- budget]
+),
+-- Of the seats 0 to taken + free - 1 at least `free` are free: at most `taken` are not.
+seats AS (
+    SELECT vacant.entrypoint, seat.slot,
+        row_number() OVER (PARTITION BY vacant.entrypoint ORDER BY seat.slot) AS nth
+    FROM vacant
+    CROSS JOIN LATERAL generate_series(0, vacant.taken + vacant.free - 1) AS seat (slot)
+    WHERE NOT EXISTS (
+        SELECT FROM {queue_table} AS holder
+        WHERE holder.entrypoint = vacant.entrypoint AND holder.status = 'picked'
+            AND holder.slot = seat.slot
+    )
+),
+seating AS (
+    SELECT job.id, seats.slot
+    FROM (
+        SELECT id, entrypoint,
+            row_number() OVER (PARTITION BY entrypoint ORDER BY priority DESC, id) AS nth
+        FROM best
+        WHERE seated
+    ) AS job
+    JOIN seats USING (entrypoint, nth)
+),
+claimed AS (
+    UPDATE {queue_table} AS job
+    SET status = 'picked', updated = now(), heartbeat = now(), queue_manager_id = $3::uuid,
+        slot = CASE WHEN job.status = 'picked' THEN job.slot ELSE seating.slot END
+    FROM best
+    LEFT JOIN seating ON seating.id = best.id
+    WHERE job.id = best.id AND (NOT best.seated OR seating.slot IS NOT NULL)
+    RETURNING job.id, job.priority, job.entrypoint, job.payload, job.attempts, job.headers,
+        job.created, job.execute_after, job.updated, job.slot
+),
+logged AS (
+    INSERT INTO {queue_table_log} (job_id, status, entrypoint, priority)
+    SELECT id, 'picked', entrypoint, priority FROM claimed
+)
+SELECT id, priority, entrypoint, payload, attempts, headers::text AS headers,
+    timestamptz_send(created) || timestamptz_send(execute_after) || timestamptz_send(updated)
+        AS times,
+    slot
+FROM claimed
+ORDER BY priority DESC, id

@@ -1,0 +1,1 @@
+DELETE FROM {statistics_table} WHERE entrypoint = ANY($1::text[])

@@ -1,0 +1,4 @@
+SELECT * FROM {queue_table_log}
+WHERE status = 'exception'
+ORDER BY created DESC
+LIMIT $1::bigint

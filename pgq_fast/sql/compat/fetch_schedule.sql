@@ -1,0 +1,21 @@
+-- Pick the schedules among (expressions $1, entrypoints $2) that are due, or whose worker has died,
+-- and set their next run to $3 from now. SKIP LOCKED: a tick is run by one worker.
+WITH
+wanted AS (
+    SELECT expression, entrypoint, delay
+    FROM unnest($1::text[], $2::text[], $3::interval[]) AS wanted (expression, entrypoint, delay)
+),
+due AS (
+    SELECT schedule.id, wanted.delay
+    FROM {schedules_table} AS schedule
+    JOIN wanted USING (expression, entrypoint)
+    WHERE (schedule.status = 'queued' AND schedule.next_run <= now())
+        OR (schedule.status = 'picked' AND schedule.heartbeat < now() - interval '30 seconds')
+    FOR UPDATE OF schedule SKIP LOCKED
+)
+UPDATE {schedules_table} AS schedule
+SET status = 'picked', updated = now(), heartbeat = now(),
+    next_run = date_trunc('seconds', now() + due.delay)
+FROM due
+WHERE schedule.id = due.id
+RETURNING schedule.*

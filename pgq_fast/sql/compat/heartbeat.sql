@@ -1,0 +1,5 @@
+-- The worker $2 is alive and runs the jobs $1; returns those of them that are still its own.
+UPDATE {queue_table}
+SET heartbeat = now()
+WHERE id = ANY($1::bigint[]) AND queue_manager_id = $2::uuid AND status = 'picked'
+RETURNING id

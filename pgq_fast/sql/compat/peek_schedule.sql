@@ -1,0 +1,1 @@
+SELECT * FROM {schedules_table} ORDER BY last_run

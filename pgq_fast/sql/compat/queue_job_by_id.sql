@@ -1,0 +1,1 @@
+SELECT * FROM {queue_table} WHERE id = $1::bigint

@@ -1,0 +1,1 @@
+TRUNCATE {queue_table}

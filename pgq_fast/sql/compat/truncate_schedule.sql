@@ -1,0 +1,1 @@
+TRUNCATE {schedules_table}

@@ -1,0 +1,157 @@
+"""What became of the jobs, on its way to the server.
+
+The batcher does nothing but batch: whatever waits is sent in one go, one go at a time, and what
+could not be sent waits again. Every statement is fenced and may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
+from pgq_fast.logconfig import logger
+from pgq_fast.models import Job, TracebackRecord
+from pgq_fast.tasks import wait_for_event
+from pgq_fast.types import JOB_STATUS, JobId, QueueManagerId
+
+ACK_ROWS: Final = 500
+"""Outcomes that are sent without further delay: beyond, a statement costs what its rows cost."""
+
+ACK_DELAY: Final = 0.02
+"""Seconds that outcomes wait for company while claims come back full; nobody is idle then."""
+
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between attempts while the server does not take outcomes."""
+
+CLOSING_ATTEMPTS: Final = 5
+"""Attempts to send the last outcomes of a worker that stops."""
+
+
+class Acknowledger:
+    """Collects outcomes and sends them in batches.
+
+    Args:
+        layout: Where they go.
+        owner: The worker, which is the fence of every statement.
+    """
+
+    def __init__(self, layout: WorkerLayout, owner: QueueManagerId) -> None:
+        self._layout = layout
+        self._owner = owner
+        # Invariant: an outcome is in exactly one of the two until the server has it.
+        self._waiting: list[Outcome | Retry] = []
+        self._sending: list[Outcome | Retry] = []
+        self._work = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._patient = False
+
+    def put(self, item: Outcome | Retry) -> None:
+        """Take over an outcome; never blocks."""
+        self._waiting.append(item)
+        count = len(self._waiting)
+        if count == 1:
+            self._work.set()
+        elif count == ACK_ROWS:
+            self._enough.set()
+
+    async def add(self, item: tuple[Job, JOB_STATUS, TracebackRecord | None]) -> None:
+        """As ``put``, for callers that bring a plain triple."""
+        self.put(Outcome(*item))
+
+    def set_patient(self, patient: bool) -> None:
+        """Whether more outcomes are sure to come soon; if not, nothing waits."""
+        self._patient = patient
+        if not patient:
+            self._enough.set()
+
+    def runs(self) -> dict[JobId, int]:
+        """The runs whose end is on its way: job and attempts. After a retry, the id runs anew."""
+        return {
+            item.job.id: item.job.attempts
+            for batch in (self._waiting, self._sending)
+            for item in batch
+        }
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            await self._work.wait()
+            if self._patient and len(self._waiting) < ACK_ROWS:
+                self._enough.clear()
+                await wait_for_event(self._enough, ACK_DELAY)
+            try:
+                await self.flush()
+                pause = FIRST_PAUSE
+            except Exception as error:
+                logger.error(
+                    "Could not acknowledge %d job(s), next attempt in %.1f s: %s",
+                    len(self._waiting),
+                    pause,
+                    error,
+                )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def flush(self) -> None:
+        """Send what waits; what cannot be sent waits again, and the error is raised."""
+        async with self._turn:
+            while self._waiting:
+                self._sending, self._waiting = self._waiting, []
+                self._work.clear()
+                try:
+                    await self._send(self._sending)
+                except BaseException:
+                    self._waiting[:0] = self._sending
+                    self._work.set()
+                    raise
+                finally:
+                    self._sending = []
+
+    async def close(self) -> bool:
+        """Send the last outcomes; False if the server did not take them."""
+        for attempt in range(CLOSING_ATTEMPTS):
+            try:
+                await self.flush()
+            except Exception as error:
+                logger.warning("Could not acknowledge %d job(s): %s", len(self._waiting), error)
+                await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+            else:
+                return True
+        return False
+
+    async def _send(self, items: Sequence[Outcome | Retry]) -> None:
+        try:
+            await self._send_together(items)
+        except Exception as error:
+            # SQLSTATE class 22: the server refuses a value. The others must not wait for it.
+            if not (sqlstate_of(error) or "").startswith("22"):
+                raise
+            for item in items:
+                await self._send_alone(item)
+
+    async def _send_together(self, items: Sequence[Outcome | Retry]) -> None:
+        outcomes = [item for item in items if isinstance(item, Outcome)]
+        if outcomes:
+            await self._layout.acknowledge(outcomes, self._owner)
+        if len(outcomes) < len(items):
+            retries = [item for item in items if isinstance(item, Retry)]
+            await self._layout.retry(retries, self._owner)
+
+    async def _send_alone(self, item: Outcome | Retry) -> None:
+        try:
+            await self._send_together([item])
+        except Exception as error:
+            if not (sqlstate_of(error) or "").startswith("22"):
+                raise
+            logger.error(
+                "The server refused the traceback record of job %s, which is logged without: %s",
+                item.job.id,
+                error,
+            )
+            await self._send_together([item._replace(record=None)])

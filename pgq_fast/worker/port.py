@@ -1,0 +1,86 @@
+"""Any repository as the place where a worker's jobs are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+
+from pgq_fast.layouts.base import Claim, Outcome, Retry, WorkerLayout
+from pgq_fast.repository import EntrypointExecutionParameter, QueueRepositoryPort
+from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
+
+LONG_AGO = timedelta(days=36500)
+
+
+@runtime_checkable
+class HasWorkerLayout(Protocol):
+    """A repository that knows a quicker way than the methods of its port."""
+
+    def worker_layout(self) -> WorkerLayout | None: ...
+
+
+@dataclasses.dataclass(slots=True)
+class PortLayout:
+    """:class:`~pgq_fast.layouts.base.WorkerLayout` in terms of the public repository protocol.
+
+    The port cannot give a job back as it was, so ``can_release`` is False and a worker runs what it
+    has claimed.
+    """
+
+    queries: QueueRepositoryPort
+    can_release: bool = dataclasses.field(default=False, init=False)
+
+    async def claim(
+        self,
+        batch_size: int,
+        limits: Mapping[QueueEntrypoint, int],
+        owner: QueueManagerId,
+        stale_after: timedelta | None,
+    ) -> Claim:
+        """One ``dequeue``; it always looks for stale jobs, so "not this time" is "very stale"."""
+        jobs = await self.queries.dequeue(
+            batch_size=batch_size,
+            entrypoints={
+                name: EntrypointExecutionParameter(concurrency_limit=limit)
+                for name, limit in limits.items()
+            },
+            queue_manager_id=owner,
+            global_concurrency_limit=None,
+            heartbeat_timeout=LONG_AGO if stale_after is None else stale_after,
+        )
+        return Claim(jobs)
+
+    async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
+        """One ``log_jobs``."""
+        await self.queries.log_jobs([tuple(outcome) for outcome in outcomes])
+
+    async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
+        """A ``retry_job`` each."""
+        for job, delay, record in retries:
+            await self.queries.retry_job(job, delay, record)
+
+    async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
+        """One ``update_heartbeat``; the port does not tell which jobs changed hands."""
+        await self.queries.update_heartbeat(list(ids))
+        return set(ids)
+
+    async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
+        """Nothing: see the class."""
+
+    async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
+        """Three probes; the last one closes the gap in which a job becomes due between them."""
+        names = list(entrypoints)
+        if await self.queries.eligible_queued_work(names):
+            return timedelta(0)
+        eta = await self.queries.next_deferred_eta(names)
+        if eta is None and await self.queries.queued_work(names):
+            return timedelta(0)
+        return eta
+
+
+def worker_layout(queries: QueueRepositoryPort) -> WorkerLayout:
+    """The quickest way to *queries* that a worker can take."""
+    layout = queries.worker_layout() if isinstance(queries, HasWorkerLayout) else None
+    return PortLayout(queries) if layout is None else layout

@@ -1,0 +1,111 @@
+"""What a worker does at intervals: heartbeats, a look at its listener, statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from pgq_fast.errors import FailingListenerError
+from pgq_fast.layouts.base import WorkerLayout
+from pgq_fast.logconfig import logger
+from pgq_fast.models import Context
+from pgq_fast.types import JobId, QueueManagerId
+from pgq_fast.worker.context import JobContext
+
+BEATS: Final = 8
+"""Looks at the running jobs within a heartbeat timeout."""
+
+BEAT_AFTER: Final = 3
+"""Looks after which a job gets a heartbeat: the server hears of each at least every half timeout,
+and a statement that fails has further chances before the job counts as stale."""
+
+
+async def beat(
+    layout: WorkerLayout,
+    owner: QueueManagerId,
+    jobs: Mapping[JobId, Context],
+    timeout: timedelta,
+) -> None:
+    """Keep *jobs* alive, a statement a look for all of them, until cancelled.
+
+    A job that turns out to be another worker's by now is reported once and left alone.
+    """
+    look = timeout.total_seconds() / BEATS
+    if look <= 0:
+        return
+    while True:
+        await asyncio.sleep(look)
+        now = time.monotonic()
+        due = {
+            job_id: context
+            for job_id, context in jobs.items()
+            if isinstance(context, JobContext) and context.last_beat <= now - BEAT_AFTER * look
+        }
+        if not due:
+            continue
+        try:
+            alive = await layout.heartbeat(list(due), owner)
+        except Exception as error:
+            logger.warning("Could not send the heartbeat of %d job(s): %s", len(due), error)
+            continue
+        for job_id, context in due.items():
+            if job_id in alive:
+                context.last_beat = now
+            elif jobs.get(job_id) is context:
+                context.last_beat = float("inf")
+                logger.warning(
+                    "Job %s is no longer this worker's, though it still runs here: it was "
+                    "cancelled, or taken over for want of a heartbeat; its end changes nothing",
+                    job_id,
+                )
+
+
+async def watch_listener(
+    check: Callable[[timedelta], Awaitable[object]], interval: timedelta, fatal: bool
+) -> None:
+    """See every *interval* that notifications arrive, until cancelled.
+
+    Raises:
+        FailingListenerError: They do not, and *fatal* says that this matters.
+    """
+    while True:
+        try:
+            await check(interval)
+        except FailingListenerError:
+            if fatal:
+                raise
+            logger.warning(
+                "No notification arrived for %.0f s; the worker goes on by polling",
+                interval.total_seconds(),
+            )
+        except Exception as error:
+            if fatal:
+                raise FailingListenerError(f"the listener cannot be probed: {error}") from error
+            logger.warning("Could not probe the listener: %s", error)
+        await asyncio.sleep(interval.total_seconds())
+
+
+async def aggregate(
+    aggregate_logs: Callable[[], Awaitable[None]],
+    take_count: Callable[[], int],
+    put_back: Callable[[int], None],
+    interval: timedelta,
+) -> None:
+    """Have new log entries counted about every *interval*, until cancelled.
+
+    An idle worker does not ask the server. After a failure the next turn catches up.
+    """
+    while True:
+        count = take_count()
+        if count:
+            try:
+                await aggregate_logs()
+            except Exception as error:
+                put_back(count)
+                logger.warning("Could not aggregate the log: %s", error)
+        # Spread, so that workers started together do not ask together.
+        await asyncio.sleep(interval.total_seconds() * random.uniform(0.8, 1.2))

@@ -1,0 +1,399 @@
+"""Rows to jobs, outcomes to parameters, jobs to binary COPY.
+
+The twin of ``pgq_fast._pure.codec``. Integers on the wire are big-endian; the layout of binary COPY
+is that of the PostgreSQL documentation, page COPY, "Binary Format"; arrays and timestamps are laid
+out as the server's ``array_recv`` and ``timestamptz_recv`` read them.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem
+from cpython.object cimport PyObject_GenericSetAttr
+from cpython.unicode cimport PyUnicode_Check
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memchr
+
+from pgq_fast_ext.wire cimport Writer, read_int64
+
+from datetime import datetime, timedelta, timezone
+from operator import index
+
+
+cdef extern from "Python.h":
+    int PyObject_GenericSetDict(object, object, void*) except -1
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    object PyLong_FromLongLong(long long)
+
+
+# Positions of the columns that a claim returns.
+ID = 0
+PRIORITY = 1
+ENTRYPOINT = 2
+PAYLOAD = 3
+ATTEMPTS = 4
+HEADERS = 5
+TIMES = 6
+SLOT = 7
+CLAIM_COLUMNS = 8
+
+# Bytes that PostgreSQL accepts in one value: its allocator stops short of 1 GB.
+MAX_FIELD = 0x3FFFFFFF
+
+cdef Py_ssize_t _MAX_FIELD = 0x3FFFFFFF
+cdef object _PG_EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
+cdef object _MAX_TIME = datetime.max.replace(tzinfo=timezone.utc)
+cdef object _MIN_TIME = datetime.min.replace(tzinfo=timezone.utc)
+cdef bytes _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + b"\x00" * 8
+cdef object _new = object.__new__
+
+
+cdef str _row_fault(object row):
+    cdef Py_ssize_t length
+    try:
+        length = len(row)
+    except TypeError:
+        return f"a row is a sequence of values, not {type(row).__name__}"
+    if length != 8:
+        return f"a row has {CLAIM_COLUMNS} columns, not {length}"
+    for column, name in ((0, "id"), (1, "priority"), (4, "attempts")):
+        if not isinstance(row[column], int):
+            return f"{name} is {type(row[column]).__name__}, not int"
+    if not isinstance(row[2], str):
+        return f"entrypoint is {type(row[2]).__name__}, not str"
+    if row[3] is not None and not isinstance(row[3], bytes):
+        return f"payload is {type(row[3]).__name__}, not bytes"
+    if row[5] is not None and not isinstance(row[5], str):
+        return f"headers are {type(row[5]).__name__}, not str"
+    if not isinstance(row[6], bytes) or len(row[6]) != 24:
+        return "times are not 24 bytes"
+    if row[7] is not None and not isinstance(row[7], int):
+        return f"slot is {type(row[7]).__name__}, not int"
+    return None
+
+
+def build_jobs(job_type, rows, owner):
+    """Make a job of each row of a claim.
+
+    Args:
+        job_type: The model; an instance gets its fields as ``__dict__`` and the row as ``_row``,
+            from which it decodes the rest itself.
+        rows: Sequences of the columns ``ID`` to ``SLOT``.
+        owner: The worker that claimed them.
+
+    Returns:
+        The jobs in the order of the rows, and for each row that is none its position and why.
+    """
+    cdef list jobs = []
+    cdef list faults = []
+    cdef dict fields
+    cdef dict template = {
+        "id": None,
+        "priority": None,
+        "status": "picked",
+        "entrypoint": None,
+        "payload": None,
+        "attempts": None,
+        "queue_manager_id": owner,
+        "slot": None,
+    }
+    cdef Py_ssize_t position = -1
+    for row in rows:
+        position += 1
+        try:
+            if len(row) != 8:
+                raise IndexError
+            job_id = row[0]
+            priority = row[1]
+            entrypoint = row[2]
+            payload = row[3]
+            attempts = row[4]
+            headers = row[5]
+            times = row[6]
+            slot = row[7]
+        except (TypeError, IndexError):
+            faults.append((position, _row_fault(row)))
+            continue
+        if not (
+            isinstance(job_id, int)
+            and isinstance(priority, int)
+            and isinstance(entrypoint, str)
+            and (payload is None or isinstance(payload, bytes))
+            and isinstance(attempts, int)
+            and (headers is None or isinstance(headers, str))
+            and isinstance(times, bytes)
+            and PyBytes_GET_SIZE(times) == 24
+            and (slot is None or isinstance(slot, int))
+        ):
+            faults.append((position, _row_fault(row)))
+            continue
+        fields = PyDict_Copy(template)
+        PyDict_SetItem(fields, "id", job_id)
+        PyDict_SetItem(fields, "priority", priority)
+        PyDict_SetItem(fields, "entrypoint", entrypoint)
+        PyDict_SetItem(fields, "payload", payload)
+        PyDict_SetItem(fields, "attempts", attempts)
+        if slot is not None:
+            PyDict_SetItem(fields, "slot", slot)
+        job = _new(job_type)
+        PyObject_GenericSetDict(job, fields, NULL)
+        PyObject_GenericSetAttr(job, "_row", row)
+        jobs.append(job)
+    return jobs, faults
+
+
+cdef object _decode_time(int64_t microseconds):
+    try:
+        return _PG_EPOCH + timedelta(0, 0, PyLong_FromLongLong(microseconds))
+    except OverflowError:
+        return _MAX_TIME if microseconds > 0 else _MIN_TIME
+
+
+def decode_times(raw):
+    """Three ``timestamptz`` in binary, as UTC.
+
+    Infinity, and what lies outside the range of ``datetime``, becomes its first or last instant.
+
+    Raises:
+        ValueError: *raw* is not 24 bytes long.
+    """
+    if not isinstance(raw, bytes):
+        raise TypeError(f"bytes expected, not {type(raw).__name__}")
+    if PyBytes_GET_SIZE(raw) != 24:
+        raise ValueError(f"three timestamps take 24 bytes, not {len(raw)}")
+    cdef const char* source = PyBytes_AS_STRING(raw)
+    return (
+        _decode_time(read_int64(source)),
+        _decode_time(read_int64(source + 8)),
+        _decode_time(read_int64(source + 16)),
+    )
+
+
+def decode_ids(raw):
+    """A run of ``int8`` in binary.
+
+    Raises:
+        ValueError: *raw* is no whole number of them.
+    """
+    if not isinstance(raw, bytes):
+        raise TypeError(f"bytes expected, not {type(raw).__name__}")
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+    if size % 8:
+        raise ValueError(f"ids take 8 bytes each, and {size} is no multiple of it")
+    cdef const char* source = PyBytes_AS_STRING(raw)
+    cdef Py_ssize_t i
+    return [PyLong_FromLongLong(read_int64(source + 8 * i)) for i in range(size // 8)]
+
+
+cdef int _put_int8_field(Writer out, object value, str complaint) except -1:
+    cdef int64_t number
+    try:
+        number = index(value)
+    except OverflowError:
+        raise ValueError(complaint) from None
+    out.put_int32(8)
+    out.put_int64(number)
+    return 0
+
+
+def encode_int8_array(ids):
+    """*ids* as a one-dimensional ``bigint[]`` in binary.
+
+    Raises:
+        ValueError: An id does not fit 64 bits.
+        TypeError: An id is no integer.
+    """
+    cdef Py_ssize_t count = len(ids)
+    cdef Writer out = Writer(20 + 12 * count)
+    cdef Py_ssize_t written = 0
+    out.put_int32(1 if count else 0)
+    out.put_int32(0)
+    out.put_int32(20)
+    if count == 0:
+        return out.finish()
+    if count > 0x7FFFFFFF:
+        raise ValueError(f"{count} ids are more than an array holds")
+    out.put_int32(<int32_t>count)
+    out.put_int32(1)
+    for value in ids:
+        _put_int8_field(out, value, f"id {value} does not fit 64 bits")
+        written += 1
+    if written != count:
+        raise ValueError("the ids changed while they were encoded")
+    return out.finish()
+
+
+def outcome_columns(outcomes):
+    """The parameters that acknowledge *outcomes*.
+
+    Args:
+        outcomes: Triples of a job, its status, and its traceback record as JSON or None.
+
+    Returns:
+        Ids, statuses and traceback records; the last two are None where every job was successful
+        and has no record.
+    """
+    cdef list ids = []
+    cdef list statuses = []
+    cdef list records = []
+    cdef bint plain = True
+    for job, status, record in outcomes:
+        ids.append(job.id)
+        statuses.append(status)
+        records.append(record)
+        if plain and (record is not None or status != "successful"):
+            plain = False
+    if plain:
+        return ids, None, None
+    return ids, statuses, records
+
+
+cdef int _put_int32_field(Writer out, object value, Py_ssize_t position, str what) except -1:
+    cdef int64_t number
+    try:
+        number = index(value)
+    except OverflowError:
+        raise ValueError(f"job {position}: {what} {value} does not fit 32 bits") from None
+    if number < -0x80000000LL or number > 0x7FFFFFFFLL:
+        raise ValueError(f"job {position}: {what} {value} does not fit 32 bits")
+    out.put_int32(4)
+    out.put_int32(<int32_t>number)
+    return 0
+
+
+cdef int _put_sized(
+    Writer out, const char* source, Py_ssize_t length, Py_ssize_t position, str what
+) except -1:
+    if length > _MAX_FIELD:
+        raise ValueError(
+            f"job {position}: {what} has {length} bytes, PostgreSQL takes {MAX_FIELD}"
+        )
+    out.put_int32(<int32_t>length)
+    out.put_bytes(source, length)
+    return 0
+
+
+cdef int _put_text(Writer out, object value, Py_ssize_t position, str what) except -1:
+    cdef Py_ssize_t length
+    cdef const char* source
+    if not PyUnicode_Check(value):
+        raise TypeError(f"job {position}: {what} is {type(value).__name__}, not str")
+    source = PyUnicode_AsUTF8AndSize(value, &length)
+    if memchr(source, 0, <size_t>length) != NULL:
+        raise ValueError(f"job {position}: {what} contains NUL, which PostgreSQL's text cannot")
+    return _put_sized(out, source, length, position, what)
+
+
+cdef int _put_blob(
+    Writer out, object value, Py_ssize_t position, str what, bint versioned
+) except -1:
+    """A bytes-like value or NULL; *versioned* puts jsonb's version number before it."""
+    cdef Py_buffer view
+    if value is None:
+        out.put_int32(-1)
+        return 0
+    if not isinstance(value, bytes):
+        if not PyObject_CheckBuffer(value):
+            raise TypeError(f"job {position}: {what} is {type(value).__name__}, not bytes")
+        value = bytes(memoryview(value))
+    PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+    try:
+        if versioned:
+            if view.len >= _MAX_FIELD:
+                raise ValueError(
+                    f"job {position}: {what} has {view.len + 1} bytes, PostgreSQL takes {MAX_FIELD}"
+                )
+            out.put_int32(<int32_t>(view.len + 1))
+            out.put_bytes(b"\x01", 1)
+            out.put_bytes(<const char*>view.buf, view.len)
+        else:
+            _put_sized(out, <const char*>view.buf, view.len, position, what)
+    finally:
+        PyBuffer_Release(&view)
+    return 0
+
+
+cdef Py_ssize_t _check_lengths(bytes raw_ids, tuple columns) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw_ids)
+    cdef Py_ssize_t count = size // 8
+    if size % 8:
+        raise ValueError(f"ids take 8 bytes each, and {size} is no multiple of it")
+    for column in columns:
+        if len(column) != count:
+            raise ValueError(f"{count} ids, but a column of {len(column)} values")
+    return count
+
+
+def encode_copy_jobs(
+    bytes raw_ids not None,
+    list priorities not None,
+    list entrypoints not None,
+    list payloads not None,
+    list headers not None,
+    list execute_after,
+):
+    """Queued jobs as a binary COPY stream.
+
+    Columns: id int8, priority int4, status (an enum, by its label), entrypoint text, payload bytea,
+    headers jsonb, and execute_after timestamptz unless it is None.
+
+    Args:
+        raw_ids: The ids, 8 bytes each, big-endian.
+        priorities: 32-bit integers.
+        entrypoints: Names without NUL.
+        payloads: Bytes-like or None.
+        headers: JSON text or None.
+        execute_after: Microseconds since 2000-01-01 UTC, or None for the column's default.
+
+    Raises:
+        ValueError: A value is out of range, or the columns differ in length.
+        TypeError: A value is of the wrong type.
+    """
+    cdef tuple columns = (priorities, entrypoints, payloads, headers)
+    if execute_after is not None:
+        columns += (execute_after,)
+    cdef Py_ssize_t count = _check_lengths(raw_ids, columns)
+    cdef const char* ids = PyBytes_AS_STRING(raw_ids)
+    cdef Writer out = Writer(32 + 96 * count)
+    cdef Py_ssize_t i
+    out.put_bytes(PyBytes_AS_STRING(_COPY_HEADER), PyBytes_GET_SIZE(_COPY_HEADER))
+    for i in range(count):
+        out.put_int16(6 if execute_after is None else 7)
+        out.put_int32(8)
+        out.put_bytes(ids + 8 * i, 8)
+        _put_int32_field(out, priorities[i], i, "priority")
+        out.put_int32(6)
+        out.put_bytes(b"queued", 6)
+        _put_text(out, entrypoints[i], i, "entrypoint")
+        _put_blob(out, payloads[i], i, "payload", False)
+        _put_blob(out, headers[i], i, "headers", True)
+        if execute_after is not None:
+            _put_int8_field(
+                out, execute_after[i], f"job {i}: execute_after does not fit 64 bits"
+            )
+    out.put_int16(-1)
+    return out.finish()
+
+
+def encode_copy_log(
+    bytes raw_ids not None, list priorities not None, list entrypoints not None
+):
+    """Log entries of newly queued jobs as a binary COPY stream.
+
+    Columns: job_id int8, status (an enum, by its label), priority int4, entrypoint text. Arguments
+    and errors as for ``encode_copy_jobs``.
+    """
+    cdef Py_ssize_t count = _check_lengths(raw_ids, (priorities, entrypoints))
+    cdef const char* ids = PyBytes_AS_STRING(raw_ids)
+    cdef Writer out = Writer(32 + 48 * count)
+    cdef Py_ssize_t i
+    out.put_bytes(PyBytes_AS_STRING(_COPY_HEADER), PyBytes_GET_SIZE(_COPY_HEADER))
+    for i in range(count):
+        out.put_int16(4)
+        out.put_int32(8)
+        out.put_bytes(ids + 8 * i, 8)
+        out.put_int32(6)
+        out.put_bytes(b"queued", 6)
+        _put_int32_field(out, priorities[i], i, "priority")
+        _put_text(out, entrypoints[i], i, "entrypoint")
+    out.put_int16(-1)
+    return out.finish()

@@ -1,0 +1,99 @@
+"""Fixtures of the whole suite: a server a run, a database a test, drivers of each kind.
+
+PGQ_TEST_DSN     a server to use instead of an embedded one; its role must be able to create
+                 databases
+PGQ_TEST_PG      version of the embedded server: 18 (default) or 16
+PGQ_FAST_IMPL    c or python: the implementation that this run tests
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from support.drivers import KINDS, MakeDriver, open_driver
+from support.server import Databases, running_server, server_description
+
+# Tests choose names, schema and connection themselves; the developer's shell must not.
+for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDSN"))]:
+    del os.environ[_name]
+
+
+def pytest_report_header() -> list[str]:
+    """What this run tests, for the log."""
+    from pgq_fast._impl import __impl__
+
+    drivers = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("asyncpg", "psycopg")
+    )
+    return [
+        f"pgq_fast: implementation {__impl__}, PostgreSQL {server_description()}, {drivers}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def pg_dsn() -> Iterator[str]:
+    """DSN of the server, with the rights to create databases."""
+    with running_server() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def databases(pg_dsn: str) -> Iterator[Databases]:
+    """Makes databases on the server."""
+    databases = Databases(pg_dsn)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def dsn(databases: Databases) -> Iterator[str]:
+    """DSN of an empty database of the test's own."""
+    with databases.temporary() as (_, dsn):
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def queue_template(databases: Databases) -> Iterator[str]:
+    """Name of a database with the compat schema, to be copied."""
+    with databases.temporary() as (name, dsn):
+        asyncio.run(_install(dsn))
+        yield name
+
+
+async def _install(dsn: str) -> None:
+    from pgq_fast.queries import Queries
+
+    async with AsyncExitStack() as stack:
+        await Queries(await open_driver("asyncpg", dsn, stack)).install()
+
+
+@pytest.fixture
+def queue_dsn(databases: Databases, queue_template: str) -> Iterator[str]:
+    """DSN of a database of the test's own, with the compat schema."""
+    with databases.temporary(queue_template) as (_, dsn):
+        yield dsn
+
+
+@pytest_asyncio.fixture
+async def make_driver() -> AsyncIterator[MakeDriver]:
+    """``await make_driver(kind, dsn)``: a driver that is closed when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def make(kind: str, dsn: str) -> Any:
+            return await open_driver(kind, dsn, stack)
+
+        yield make
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def anydriver(request: pytest.FixtureRequest, make_driver: MakeDriver, queue_dsn: str) -> Any:
+    """A driver on a database with the compat schema; the test runs once for each kind."""
+    return await make_driver(request.param, queue_dsn)

@@ -90,7 +90,8 @@ $(VENV)/.created:
 	@touch $@
 
 # Editable, so that the tests see the tree; the kernels have their own rule below.
-INSTALL = PGQ_FAST_NO_EXTENSIONS=1 $(PIP) install --no-build-isolation --editable
+INSTALL = PGQ_FAST_NO_EXTENSIONS=1 PYTHONWARNINGS='ignore:Editable installation' \
+    $(PIP) install --no-build-isolation --editable
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml
 	@echo 'installing pgq_fast[demo]'

@@ -25,15 +25,17 @@ async def main() -> None:
             100 / int(job.payload or b"0")
 
         worker = asyncio.create_task(pgq.run())
-        divisors = [b"5", b"4", b"0"]
-        job_ids = await queries.enqueue(["divide"] * 3, divisors, [0] * 3)
+        divisors = ["5", "4", "0"]
+        job_ids = await queries.enqueue(
+            ["divide"] * 3, [each.encode() for each in divisors], [0] * 3
+        )
 
         # Listens for changes of the queue, and asks in intervals in case one gets lost.
         async with CompletionWatcher(driver, queries=queries) as watcher:
             statuses = await asyncio.gather(*map(watcher.wait_for, job_ids))
 
         for divisor, status in zip(divisors, statuses, strict=True):
-            print(f"100 / {divisor.decode()}: {status}")
+            print(f"100 / {divisor}: {status}")
 
         pgq.shutdown.set()
         await worker

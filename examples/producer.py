@@ -23,7 +23,7 @@ async def produce(number: int) -> None:
         print(f"enqueued job {job_id}")
 
         # Many at once are one statement, and the fastest way in.
-        names = [f"guest {i}".encode() for i in range(number)]
+        names: list[bytes | None] = [f"guest {i}".encode() for i in range(number)]
         job_ids = await queries.enqueue(["greet"] * number, names, [0] * number)
         print(f"enqueued {len(job_ids)} more")
 

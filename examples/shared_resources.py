@@ -57,7 +57,7 @@ async def main() -> None:
             word = job.payload or b""
             print(f"{word.decode()} means {await translator.translate(word)}")
 
-        words = [b"hund", b"katze", b"hund"]
+        words: list[bytes | None] = [b"hund", b"katze", b"hund"]
         await Queries.from_asyncpg_pool(pool).enqueue(["translate"] * 3, words, [0] * 3)
         await pgq.run(mode=QueueExecutionMode.drain)
     print(f"{counts[b'hund']} of {counts.total()} were dogs")

@@ -14,7 +14,7 @@ from pgq_fast.queries import SyncQueries
 def main(number: int) -> None:
     with psycopg.connect(os.environ.get("PGDSN", ""), autocommit=True) as connection:
         queries = SyncQueries(SyncPsycopgDriver(connection))
-        names = [f"visitor {i}".encode() for i in range(number)]
+        names: list[bytes | None] = [f"visitor {i}".encode() for i in range(number)]
         queries.enqueue(["greet"] * number, names, [0] * number)
         for row in queries.queue_size():
             print(f"{row.count} jobs of {row.entrypoint!r} are {row.status}")

@@ -58,10 +58,10 @@ class PgQueuer:
 
     def __post_init__(self) -> None:
         reject_enqueue_only(self.connection)
-        if self.queries is None:
-            self.queries = Queries(self.connection)
-        self.qm = QueueManager(self.queries, self.channel, resources=self.resources)
-        self.sm = SchedulerManager(self.queries, resources=self.resources)
+        queries: RepositoryPort = self.queries or Queries(self.connection)
+        self.queries = queries
+        self.qm = QueueManager(queries, self.channel, resources=self.resources)
+        self.sm = SchedulerManager(queries, resources=self.resources)
         self.qm.shutdown = self.shutdown
         self.sm.shutdown = self.shutdown
 

@@ -228,7 +228,13 @@ def _decode_headers(job: Job, row: Any) -> None:
     fields = _FIELDS.__get__(job)
     if "headers" not in fields:
         text = row[codec.HEADERS]
-        headers = None if text is None else from_json(text)
+        try:
+            headers = None if text is None else from_json(text)
+        except ValueError:
+            # jsonb nests deeper and holds larger numbers than the parser takes. Its error is not
+            # logged: it may quote the text.
+            logger.warning("Job %s has headers that cannot be parsed; they are ignored", fields["id"])
+            headers = None
         if headers is not None and not isinstance(headers, dict):
             logger.warning(
                 "Job %s has headers that are a JSON %s, not an object; they are ignored",

@@ -276,8 +276,8 @@ class Queries:
             heartbeat_timeout,
             global_concurrency_limit,
         )
-        rows = await compat.claim_rows(self.driver, self.qbq.settings, claim)
-        return compat.read_claim(rows, queue_manager_id).jobs
+        layout = compat.CompatLayout(self.driver, self.qbq.settings)
+        return (await layout.fetch_claim(claim, queue_manager_id)).jobs
 
     @overload
     async def enqueue(
@@ -295,6 +295,19 @@ class Queries:
     @overload
     async def enqueue(
         self,
+        entrypoint: str,
+        payload: bytes | None,
+        priority: int = 0,
+        execute_after: timedelta | None = None,
+        dedupe_key: str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        on_conflict: Literal["skip"],
+    ) -> list[types.JobId | None]: ...
+
+    @overload
+    async def enqueue(
+        self,
         entrypoint: list[str],
         payload: list[bytes | None],
         priority: list[int],
@@ -308,12 +321,12 @@ class Queries:
     @overload
     async def enqueue(
         self,
-        entrypoint: str | list[str],
-        payload: bytes | None | list[bytes | None],
-        priority: int | list[int] = 0,
-        execute_after: timedelta | None | list[timedelta | None] = None,
-        dedupe_key: str | list[str | None] | None = None,
-        headers: dict[str, str] | list[dict[str, str] | None] | None = None,
+        entrypoint: list[str],
+        payload: list[bytes | None],
+        priority: list[int],
+        execute_after: list[timedelta | None] | None = None,
+        dedupe_key: list[str | None] | None = None,
+        headers: list[dict[str, str] | None] | None = None,
         *,
         on_conflict: Literal["skip"],
     ) -> list[types.JobId | None]: ...
@@ -712,6 +725,19 @@ class SyncQueries:
     @overload
     def enqueue(
         self,
+        entrypoint: str,
+        payload: bytes | None,
+        priority: int = 0,
+        execute_after: timedelta | None = None,
+        dedupe_key: str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        on_conflict: Literal["skip"],
+    ) -> list[types.JobId | None]: ...
+
+    @overload
+    def enqueue(
+        self,
         entrypoint: list[str],
         payload: list[bytes | None],
         priority: list[int],
@@ -725,12 +751,12 @@ class SyncQueries:
     @overload
     def enqueue(
         self,
-        entrypoint: str | list[str],
-        payload: bytes | None | list[bytes | None],
-        priority: int | list[int] = 0,
-        execute_after: timedelta | None | list[timedelta | None] = None,
-        dedupe_key: str | list[str | None] | None = None,
-        headers: dict[str, str] | list[dict[str, str] | None] | None = None,
+        entrypoint: list[str],
+        payload: list[bytes | None],
+        priority: list[int],
+        execute_after: list[timedelta | None] | None = None,
+        dedupe_key: list[str | None] | None = None,
+        headers: list[dict[str, str] | None] | None = None,
         *,
         on_conflict: Literal["skip"],
     ) -> list[types.JobId | None]: ...

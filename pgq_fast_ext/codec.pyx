@@ -48,6 +48,13 @@ cdef object _new = object.__new__
 
 
 cdef str _row_fault(object row):
+    try:
+        return _value_fault(row)
+    except Exception as error:
+        return f"a row fails to be read: {type(error).__name__}"
+
+
+cdef str _value_fault(object row):
     cdef Py_ssize_t length
     try:
         length = len(row)
@@ -110,7 +117,7 @@ def build_jobs(job_type, rows, owner):
             headers = row[5]
             times = row[6]
             slot = row[7]
-        except (TypeError, IndexError):
+        except Exception:
             faults.append((position, _row_fault(row)))
             continue
         if not (
@@ -156,8 +163,8 @@ def decode_times(raw):
     Raises:
         ValueError: *raw* is not 24 bytes long.
     """
-    if not isinstance(raw, bytes):
-        raise TypeError(f"bytes expected, not {type(raw).__name__}")
+    if type(raw) is not bytes:
+        raise TypeError(f"raw is {type(raw).__name__}, not bytes")
     if PyBytes_GET_SIZE(raw) != 24:
         raise ValueError(f"three timestamps take 24 bytes, not {len(raw)}")
     cdef const char* source = PyBytes_AS_STRING(raw)
@@ -174,8 +181,8 @@ def decode_ids(raw):
     Raises:
         ValueError: *raw* is no whole number of them.
     """
-    if not isinstance(raw, bytes):
-        raise TypeError(f"bytes expected, not {type(raw).__name__}")
+    if type(raw) is not bytes:
+        raise TypeError(f"raw is {type(raw).__name__}, not bytes")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
     if size % 8:
         raise ValueError(f"ids take 8 bytes each, and {size} is no multiple of it")

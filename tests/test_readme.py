@@ -29,7 +29,7 @@ def test_quickstart(dsn: str, tmp_path: Path) -> None:
         result = subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,
-            env={**os.environ, "PGQUEUER_DSN": dsn},
+            env={**os.environ, "PGQUEUER_DSN": dsn, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=60,

@@ -44,6 +44,13 @@ _INT8_OID: Final = 20
 def _row_fault(row: Any) -> str | None:
     """What keeps *row* from being a job; None if nothing does."""
     try:
+        return _value_fault(row)
+    except Exception as error:
+        return f"a row fails to be read: {type(error).__name__}"
+
+
+def _value_fault(row: Any) -> str | None:
+    try:
         length = len(row)
     except TypeError:
         return f"a row is a sequence of values, not {type(row).__name__}"
@@ -124,6 +131,7 @@ def decode_times(raw: bytes) -> tuple[datetime, datetime, datetime]:
     Raises:
         ValueError: *raw* is not 24 bytes long.
     """
+    _require_type("raw", raw, bytes)
     if len(raw) != _TIMES.size:
         raise ValueError(f"three timestamps take 24 bytes, not {len(raw)}")
     first, second, third = _TIMES.unpack(raw)
@@ -136,6 +144,7 @@ def decode_ids(raw: bytes) -> list[int]:
     Raises:
         ValueError: *raw* is no whole number of them.
     """
+    _require_type("raw", raw, bytes)
     if len(raw) % 8:
         raise ValueError(f"ids take 8 bytes each, and {len(raw)} is no multiple of it")
     return list(struct.unpack(f"!{len(raw) // 8}q", raw))
@@ -158,11 +167,13 @@ def encode_int8_array(ids: Sequence[int]) -> bytes:
             parts.append(item.pack(8, index(value)))
         except struct.error:
             raise ValueError(f"id {value} does not fit 64 bits") from None
+    if len(parts) != count + 1:
+        raise ValueError("the ids changed while they were encoded")
     return b"".join(parts)
 
 
 def outcome_columns(
-    outcomes: Sequence[tuple[Any, str, str | None]],
+    outcomes: Sequence[tuple[Any, str, Any]],
 ) -> tuple[list[int], list[str] | None, list[str | None] | None]:
     """The parameters that acknowledge *outcomes*.
 
@@ -173,10 +184,19 @@ def outcome_columns(
         Ids, statuses and traceback records; the last two are None where every job was successful
         and has no record.
     """
-    ids = [outcome[0].id for outcome in outcomes]
-    if all(outcome[1] == "successful" and outcome[2] is None for outcome in outcomes):
+    ids: list[int] = []
+    statuses: list[str] = []
+    records: list[str | None] = []
+    plain = True
+    for job, status, record in outcomes:
+        ids.append(job.id)
+        statuses.append(status)
+        records.append(record)
+        if record is not None or status != "successful":
+            plain = False
+    if plain:
         return ids, None, None
-    return ids, [outcome[1] for outcome in outcomes], [outcome[2] for outcome in outcomes]
+    return ids, statuses, records
 
 
 def _int32(value: Any, position: int, what: str) -> int:
@@ -212,7 +232,16 @@ def _bytes(value: Any, position: int, what: str) -> bytes:
         raise TypeError(f"job {position}: {what} is {type(value).__name__}, not bytes") from None
 
 
+def _require_type(name: str, value: object, expected: type) -> None:
+    """Refuse what is not exactly of type *expected*, as the compiled twin's arguments do."""
+    if type(value) is not expected:
+        raise TypeError(f"{name} is {type(value).__name__}, not {expected.__name__}")
+
+
 def _check_lengths(raw_ids: bytes, *columns: Sequence[object]) -> int:
+    _require_type("raw_ids", raw_ids, bytes)
+    for column in columns:
+        _require_type("a column", column, list)
     if len(raw_ids) % 8:
         raise ValueError(f"ids take 8 bytes each, and {len(raw_ids)} is no multiple of it")
     count = len(raw_ids) // 8

@@ -9,7 +9,7 @@ the first of the two.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -163,11 +163,23 @@ class SyncRowDriver(Protocol):
     def transaction(self) -> AbstractContextManager[SyncTransaction]: ...
 
 
-async def rows_of(driver: Driver, query: str, *args: object) -> Sequence[Row]:
-    """Rows by position from any driver; a plain one delivers dictionaries in column order."""
+def row_fetcher(driver: Driver) -> Callable[..., Awaitable[Sequence[Row]]]:
+    """What fetches rows by position over *driver*; a plain one has dictionaries in column order.
+
+    Worth keeping: to see which kind of driver it is takes longer than a good part of a query.
+    """
     if isinstance(driver, RowDriver):
-        return await driver.fetch_rows(query, *args)
-    return [tuple(row.values()) for row in await driver.fetch(query, *args)]
+        return driver.fetch_rows
+
+    async def fetch_rows(query: str, *args: object) -> Sequence[Row]:
+        return [tuple(row.values()) for row in await driver.fetch(query, *args)]
+
+    return fetch_rows
+
+
+async def rows_of(driver: Driver, query: str, *args: object) -> Sequence[Row]:
+    """Rows by position from any driver."""
+    return await row_fetcher(driver)(query, *args)
 
 
 def rows_of_sync(driver: SyncDriver, query: str, *args: object) -> Sequence[Row]:

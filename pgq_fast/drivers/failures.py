@@ -106,5 +106,6 @@ def _is_a(exc: BaseException, library: str, name: str) -> bool:
 
 
 def _mentions(exc: BaseException, parts: tuple[str, ...]) -> bool:
-    text = str(exc)
+    # Not str(): asyncpg's fails where there is no message.
+    text = " ".join(str(part) for part in exc.args)
     return any(part in text for part in parts)

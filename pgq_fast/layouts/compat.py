@@ -5,14 +5,13 @@ The statements are in ``sql/compat``; here is how their parameters are made and 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
 from pgq_fast import models
 from pgq_fast._impl import codec
-from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, rows_of
+from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.errors import OpenTransactionError
 from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
@@ -39,6 +38,7 @@ def claim_statement(
     owner: QueueManagerId,
     stale_after: timedelta | None,
     budget: int | None = None,
+    relaxed: bool = False,
 ) -> Statement:
     """The claim with just the gates that are in use.
 
@@ -49,8 +49,12 @@ def claim_statement(
         owner: The claiming worker.
         stale_after: Age of the last heartbeat from which a picked job is claimed too.
         budget: The most jobs that the worker may hold; needs *stale_after*.
+        relaxed: Whether the commit need not wait for the disk; only for a statement that is a
+            transaction of its own.
     """
     flags = ["fixed" if budget is None else "budget"]
+    if relaxed:
+        flags.append("relaxed")
     args: list[object] = [batch_size, list(limits), owner]
     limited = any(limit > 0 for limit in limits.values())
     if limited:
@@ -94,22 +98,6 @@ def lost_seat(error: BaseException, settings: DBSettings) -> bool:
     return state == DEADLOCK_DETECTED
 
 
-async def claim_rows(driver: Driver, settings: DBSettings, claim: Statement) -> Sequence[Row]:
-    """Run *claim*; no rows where another worker was quicker.
-
-    Raises:
-        OpenTransactionError: The connection has a transaction open.
-    """
-    if isinstance(driver, RowDriver) and driver.in_transaction():
-        raise OpenTransactionError("Claiming jobs")
-    try:
-        return await rows_of(driver, claim.query, *claim.args)
-    except Exception as error:
-        if lost_seat(error, settings):
-            return ()
-        raise
-
-
 def _record_json(record: models.TracebackRecord | None) -> str | None:
     return None if record is None else record.model_dump_json()
 
@@ -145,13 +133,38 @@ def retry_statement(settings: DBSettings, retries: Sequence[Retry]) -> Statement
     )
 
 
-@dataclasses.dataclass(slots=True)
 class CompatLayout:
-    """:class:`~pgq_fast.layouts.base.WorkerLayout` on pgqueuer's tables."""
+    """:class:`~pgq_fast.layouts.base.WorkerLayout` on pgqueuer's tables.
 
-    driver: Driver
-    settings: DBSettings
-    can_release: bool = dataclasses.field(default=True, init=False)
+    Args:
+        driver: Any driver; the package's own are asked for rows by position.
+        settings: Names of the tables.
+    """
+
+    can_release = True
+
+    def __init__(self, driver: Driver, settings: DBSettings) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._rows = row_fetcher(driver)
+        # Of a driver that is not ours we cannot know whether the user has a transaction open.
+        self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
+
+    async def fetch_claim(self, claim: Statement, owner: QueueManagerId) -> Claim:
+        """Run *claim*; empty where another worker was quicker.
+
+        Raises:
+            OpenTransactionError: The connection has a transaction open.
+        """
+        if self._in_transaction is not None and self._in_transaction():
+            raise OpenTransactionError("Claiming jobs")
+        try:
+            rows = await self._rows(claim.query, *claim.args)
+        except Exception as error:
+            if lost_seat(error, self._settings):
+                return Claim([])
+            raise
+        return read_claim(rows, owner)
 
     async def claim(
         self,
@@ -161,44 +174,47 @@ class CompatLayout:
         stale_after: timedelta | None,
     ) -> Claim:
         """Pick up to *batch_size* jobs for *owner*, in one statement."""
-        claim = claim_statement(self.settings, batch_size, limits, owner, stale_after)
-        return read_claim(await claim_rows(self.driver, self.settings, claim), owner)
+        claim = claim_statement(
+            self._settings,
+            batch_size,
+            limits,
+            owner,
+            stale_after,
+            relaxed=self._in_transaction is not None,
+        )
+        return await self.fetch_claim(claim, owner)
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner*: the successful ones in a statement with one parameter a batch."""
         plain = [outcome for outcome in outcomes if outcome.status == "successful"]
         if plain:
             ids, _, _ = codec.outcome_columns(plain)
-            await self.driver.execute(
-                statement("compat/finish", self.settings), Int8Array(ids), owner
+            await self._driver.execute(
+                statement("compat/finish", self._settings), Int8Array(ids), owner
             )
         if len(plain) < len(outcomes):
             others = [outcome for outcome in outcomes if outcome.status != "successful"]
-            query, args = log_jobs_statement(self.settings, others)
-            await self.driver.execute(query, *args)
+            query, args = log_jobs_statement(self._settings, others)
+            await self._driver.execute(query, *args)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """Queue jobs of *owner* again, in one statement."""
-        query, args = retry_statement(self.settings, retries)
-        await self.driver.execute(query, *args)
+        query, args = retry_statement(self._settings, retries)
+        await self._driver.execute(query, *args)
 
     async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
         """Say that *owner* is at work on *ids*; those of them that are still its own."""
-        rows = await rows_of(
-            self.driver, statement("compat/heartbeat", self.settings), Int8Array(ids), owner
-        )
-        return {row[0] for row in rows}
+        query = statement("compat/heartbeat", self._settings)
+        return {row[0] for row in await self._rows(query, Int8Array(ids), owner)}
 
     async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
         """Queue again what *owner* has picked, except *keep*."""
-        await self.driver.execute(
-            statement("compat/release", self.settings), owner, Int8Array(keep)
+        await self._driver.execute(
+            statement("compat/release", self._settings), owner, Int8Array(keep)
         )
 
     async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
         """Time until the first queued job may run, at most zero for now; None: none is queued."""
-        rows = await rows_of(
-            self.driver, statement("compat/next_due", self.settings), list(entrypoints)
-        )
+        rows = await self._rows(statement("compat/next_due", self._settings), list(entrypoints))
         due = rows[0][0] if rows else None
         return due if isinstance(due, timedelta) else None

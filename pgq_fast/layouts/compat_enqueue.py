@@ -34,7 +34,7 @@ COPY_FROM_ROWS: Final = 200
 COPY_CHUNK_ROWS: Final = 10_000
 """Rows encoded at a time, so that a huge list is not in memory twice and the loop not blocked."""
 
-_JOB_COLUMNS: Final = ("id", "priority", "status", "entrypoint", "payload", "headers")
+_JOB_COLUMNS: Final[tuple[str, ...]] = ("id", "priority", "status", "entrypoint", "payload", "headers")
 _LOG_COLUMNS: Final = ("job_id", "status", "priority", "entrypoint")
 _MICROSECOND: Final = timedelta(microseconds=1)
 

@@ -8,7 +8,6 @@ from pgq_fast.repository import (
     NotificationPort,
     QueryBuilderEnvironmentPort,
     QueueRepositoryPort,
-    RepositoryPort,
     ScheduleRepositoryPort,
     SchemaManagementPort,
 )
@@ -19,7 +18,6 @@ __all__ = [
     "NotificationPort",
     "QueryBuilderEnvironmentPort",
     "QueueRepositoryPort",
-    "RepositoryPort",
     "ScheduleRepositoryPort",
     "SchemaManagementPort",
 ]

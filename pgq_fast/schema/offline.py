@@ -41,6 +41,7 @@ def _statements(settings: DBSettings) -> Iterator[str]:
     for table in wanted.tables:
         yield ddl.create_table(table, settings, guarded=True)
         yield _complete_columns(table, settings)
+        yield _add_keys(table, settings)
         if settings.widen_id:
             yield _widen(table, settings)
     yield _statistics_status(settings)
@@ -69,6 +70,21 @@ def _complete_columns(table: Table, settings: DBSettings) -> str:
     ]
     body = ",\n    ".join(actions)
     return f"ALTER TABLE {settings.qualify(table.name)}\n    {body};"
+
+
+def _add_keys(table: Table, settings: DBSettings) -> str:
+    qualified = settings.qualify(table.name)
+    keys = ["PRIMARY KEY (id)", *(f"UNIQUE ({', '.join(columns)})" for columns in table.unique)]
+    lines: list[str] = []
+    for key in keys:
+        lines += [
+            "IF NOT EXISTS (SELECT FROM pg_constraint k",
+            f"               WHERE k.conrelid = '{qualified}'::regclass",
+            f"                 AND pg_get_constraintdef(k.oid) = '{key}') THEN",
+            f"    ALTER TABLE {qualified} ADD {key};",
+            "END IF;",
+        ]
+    return ddl.block(*lines)
 
 
 def _column_is(qualified: str, column: str, condition: str) -> str:

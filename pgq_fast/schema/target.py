@@ -301,13 +301,13 @@ def target(settings: DBSettings) -> Target:
         tables=(
             Table(queue, _QUEUE_COLUMNS, bool(persistence.queue_table)),
             Table(log, _LOG_COLUMNS, bool(persistence.queue_log_table)),
-            Table(statistics, _STATISTICS_COLUMNS, bool(persistence.statistics_table)),
             Table(
                 schedules,
                 _SCHEDULES_COLUMNS,
                 bool(persistence.schedules_table),
                 unique=(("expression", "entrypoint"),),
             ),
+            Table(statistics, _STATISTICS_COLUMNS, bool(persistence.statistics_table)),
         ),
         indexes=(*_indexes(queue, _QUEUE_INDEXES), *_indexes(log, _LOG_INDEXES), bucket_index),
         function=Function(settings.function, _NOTIFY_BODY.replace("<channel>", settings.channel)),

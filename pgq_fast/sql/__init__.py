@@ -7,11 +7,10 @@ name from the settings goes; values are always parameters. Lines between ``-- [f
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from importlib.resources import files
 
-from pgq_fast.settings import DBSettings
+from pgq_fast.settings import DBSettings, QualifiedNames
 
 
 @functools.cache
@@ -20,7 +19,7 @@ def _text(name: str) -> str:
 
 
 @functools.cache
-def _render(name: str, names: tuple[tuple[str, str], ...], flags: frozenset[str]) -> str:
+def _render(names: QualifiedNames, schema_expr: str, name: str, flags: tuple[str, ...]) -> str:
     lines: list[str] = []
     closing: str | None = None
     for line in _text(name).splitlines():
@@ -34,7 +33,7 @@ def _render(name: str, names: tuple[tuple[str, str], ...], flags: frozenset[str]
                 closing = f"-- {flag}]"
         elif bare and not bare.startswith("--"):
             lines.append(line.rstrip())
-    return "\n".join(lines).format_map(dict(names))
+    return "\n".join(lines).format_map({**vars(names), "schema_expr": schema_expr})
 
 
 def statement(name: str, settings: DBSettings, *flags: str) -> str:
@@ -45,5 +44,4 @@ def statement(name: str, settings: DBSettings, *flags: str) -> str:
         settings: Where the names come from; they were validated as identifiers there.
         flags: The optional parts to include.
     """
-    names = tuple(dataclasses.asdict(settings.qualified).items())
-    return _render(name, (*names, ("schema_expr", settings.schema_expr)), frozenset(flags))
+    return _render(settings.qualified, settings.schema_expr, name, flags)

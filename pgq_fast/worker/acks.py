@@ -20,7 +20,7 @@ from pgq_fast.types import JOB_STATUS, JobId, QueueManagerId
 ACK_ROWS: Final = 500
 """Outcomes that are sent without further delay: beyond, a statement costs what its rows cost."""
 
-ACK_DELAY: Final = 0.02
+ACK_DELAY: Final = 0.1
 """Seconds that outcomes wait for company while claims come back full; nobody is idle then."""
 
 FIRST_PAUSE: Final = 0.1
@@ -86,7 +86,7 @@ class Acknowledger:
                 self._enough.clear()
                 await wait_for_event(self._enough, ACK_DELAY)
             try:
-                await self.flush()
+                await self._send_waiting()
                 pause = FIRST_PAUSE
             except Exception as error:
                 logger.error(
@@ -99,19 +99,27 @@ class Acknowledger:
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     async def flush(self) -> None:
-        """Send what waits; what cannot be sent waits again, and the error is raised."""
+        """Send what waits, and what comes meanwhile; what cannot be sent waits again.
+
+        Raises:
+            Exception: What the driver raised.
+        """
+        while self._waiting or self._sending:
+            await self._send_waiting()
+
+    async def _send_waiting(self) -> None:
         async with self._turn:
-            while self._waiting:
-                self._sending, self._waiting = self._waiting, []
-                self._work.clear()
-                try:
+            self._sending, self._waiting = self._waiting, []
+            self._work.clear()
+            try:
+                if self._sending:
                     await self._send(self._sending)
-                except BaseException:
-                    self._waiting[:0] = self._sending
-                    self._work.set()
-                    raise
-                finally:
-                    self._sending = []
+            except BaseException:
+                self._waiting[:0] = self._sending
+                self._work.set()
+                raise
+            finally:
+                self._sending = []
 
     async def close(self) -> bool:
         """Send the last outcomes; False if the server did not take them."""

@@ -21,28 +21,30 @@ class JobContext(Context):
         self.last_beat = last_beat
         """When the server last heard of the job, on this process's monotonic clock."""
         self.canceled = False
-        """Whether somebody asked to cancel the job, or a handler cancelled its own scope."""
+        """Whether somebody asked to cancel the job."""
+        self._scope: anyio.CancelScope | None = None
 
     if not TYPE_CHECKING:
+        # To a type checker it is the field of the base class.
+        @property
+        def cancellation(self):
+            if self._scope is None:
+                self._scope = anyio.CancelScope()
+                if self.canceled:
+                    self._scope.cancel()
+            return self._scope
 
-        def __getattr__(self, name):
-            if name != "cancellation":
-                raise AttributeError(name)
-            scope = anyio.CancelScope()
-            if self.canceled:
-                scope.cancel()
-            self.cancellation = scope
-            return scope
+        @cancellation.setter
+        def cancellation(self, scope):
+            self._scope = scope
 
     def cancel(self) -> None:
         """Cancel the job; one that has not looked at its scope yet will find it cancelled."""
         self.canceled = True
-        scope = self.__dict__.get("cancellation")
-        if scope is not None:
-            scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     @property
     def cancel_called(self) -> bool:
         """Whether the job counts as canceled however its handler ends."""
-        scope = self.__dict__.get("cancellation")
-        return self.canceled if scope is None else scope.cancel_called
+        return self.canceled if self._scope is None else self._scope.cancel_called

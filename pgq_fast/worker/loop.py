@@ -25,7 +25,7 @@ from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.failures import is_connection_lost
 from pgq_fast.errors import MalformedRowError, retry_request
-from pgq_fast.executors import AbstractEntrypointExecutor, EntrypointExecutor
+from pgq_fast.executors import EntrypointExecutor
 from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
@@ -77,6 +77,7 @@ class Worker:
         self.shutdown_on_listener_failure = shutdown_on_listener_failure
         self.heartbeat_timeout = heartbeat_timeout
         self.log_aggregation_interval = log_aggregation_interval
+        self.loop = asyncio.get_running_loop()
         self.owner = manager.queue_manager_id
         self.layout = worker_layout(manager.queries)
         self.acks = Acknowledger(self.layout, self.owner)
@@ -316,8 +317,20 @@ class Worker:
             f"the row of job {rejected.id} cannot be read: {rejected.reason}; "
             "see what wrote it, and enqueue the job again"
         )
+        now = models.utc_now()
+        # Stands in for the job in its outcome, which needs no more than id and owner.
         job = models.Job.model_construct(
-            id=rejected.id, attempts=0, queue_manager_id=self.owner, status="picked"
+            id=rejected.id,
+            priority=0,
+            created=now,
+            updated=now,
+            heartbeat=now,
+            execute_after=now,
+            status="picked",
+            entrypoint=QueueEntrypoint(""),
+            payload=None,
+            queue_manager_id=self.owner,
+            headers=None,
         )
         record = models.TracebackRecord.from_exception(
             error, rejected.id, {"queue_manager_id": self.owner}
@@ -332,57 +345,39 @@ class Worker:
             # Runs until the handler first waits; most of the cheap ones are done by then. Not
             # through the loop, whose factory is the user's and which may not pass the argument.
             task = asyncio.Task(  # type: ignore[call-arg, unused-ignore]
-                coroutine, loop=asyncio.get_running_loop(), eager_start=True
+                coroutine, loop=self.loop, eager_start=True
             )
             if task.done():
                 return
         else:
-            task = asyncio.get_running_loop().create_task(coroutine)
+            task = self.loop.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def _call_of(self, executor: AbstractEntrypointExecutor) -> Callable[..., Awaitable[None]]:
+    def _call_of(self, entrypoint: QueueEntrypoint) -> Callable[..., Awaitable[None]]:
         """What runs a job: the handler itself where the executor would only pass it on."""
-        if type(executor) is EntrypointExecutor and not executor.parameters.accepts_context:
-            handler = executor.parameters.func
-
-            def call(job: models.Job, _: models.Context) -> Awaitable[None]:
-                return handler(job)  # type: ignore[call-arg]
-
-            return call
-        if type(executor) is EntrypointExecutor:
-            return executor.parameters.func
-        return executor.execute
+        executor = self.manager.entrypoint_registry[entrypoint]
+        if type(executor) is not EntrypointExecutor:
+            return executor.execute
+        handler: Callable[..., Awaitable[None]] = executor.parameters.func
+        if executor.parameters.accepts_context:
+            return handler
+        return lambda job, _: handler(job)
 
     async def _run_job(self, job: models.Job, context: JobContext) -> None:
-        manager = self.manager
-        tracer = manager.tracer or tracing.TRACER.tracer
-        try:
-            if tracer is None:
-                await self._execute(job, context)
-            else:
-                try:
-                    async with tracer.trace_process(job):
-                        await self._execute(job, context)
-                except Exception as error:
-                    # Not the handler's, whose errors end in _execute.
-                    logger.error("The tracer failed for job %s", job.id, exc_info=error)
-        finally:
-            manager.jobs_logged += 1
-            if manager.job_context.get(job.id) is context:
-                del manager.job_context[job.id]
-            if self.wake_at_job_end:
-                self.wake.set()
-
-    async def _execute(self, job: models.Job, context: JobContext) -> None:
         """Run the handler and put down how it ended."""
-        executor = self.manager.entrypoint_registry[job.entrypoint]
-        call = self._calls.get(job.entrypoint)
-        if call is None:
-            call = self._calls[job.entrypoint] = self._call_of(executor)
+        manager = self.manager
         try:
-            if not context.cancel_called:
+            call = self._calls.get(job.entrypoint)
+            if call is None:
+                call = self._calls[job.entrypoint] = self._call_of(job.entrypoint)
+            tracer = manager.tracer or tracing.TRACER.tracer
+            if context.canceled:
+                pass
+            elif tracer is None:
                 await call(job, context)
+            else:
+                await self._run_traced(tracer, call, job, context)
         except asyncio.CancelledError:
             # A worker that is made to stop gives its jobs back; any other cancellation of the
             # task is the job's end.
@@ -390,35 +385,70 @@ class Worker:
                 self.acks.put(Outcome(job, "canceled", None))
             raise
         except Exception as error:
-            retry = retry_request(error)
-            if retry is None:
-                await self.manager.log_failure(job, executor, error, self.acks)
-                return
-            if retry is not error:
-                retry.__cause__ = error
-            logger.info(
-                "Job %s of %s is retried in %s (attempt %d)",
-                job.id,
-                job.entrypoint,
-                retry.delay,
-                job.attempts,
-            )
-            record = models.TracebackRecord.from_exception(
-                retry,
-                job.id,
-                {
-                    "entrypoint": job.entrypoint,
-                    "queue_manager_id": self.owner,
-                    "attempt": job.attempts,
-                    "retry_delay": str(retry.delay),
-                    "reason": retry.reason,
-                },
-            )
-            self.acks.put(Retry(job, retry.delay, record))
+            await self._failed(job, error)
         else:
             self.acks.put(
                 Outcome(job, "canceled" if context.cancel_called else "successful", None)
             )
+        finally:
+            manager.jobs_logged += 1
+            if manager.job_context.get(job.id) is context:
+                del manager.job_context[job.id]
+            if self.wake_at_job_end:
+                self.wake.set()
+
+    async def _run_traced(
+        self,
+        tracer: tracing.TracingProtocol,
+        call: Callable[..., Awaitable[None]],
+        job: models.Job,
+        context: JobContext,
+    ) -> None:
+        """Run the handler in the tracer's block. A tracer that fails does not fail the job."""
+        started = False
+        failure: Exception | None = None
+        try:
+            async with tracer.trace_process(job):
+                started = True
+                try:
+                    await call(job, context)
+                except Exception as error:
+                    failure = error
+        except Exception as error:
+            logger.error("The tracer failed for job %s", job.id, exc_info=error)
+        if failure is not None:
+            raise failure
+        if not started:
+            await call(job, context)
+
+    async def _failed(self, job: models.Job, error: Exception) -> None:
+        """Retry the job if *error* asks for it, else record the failure."""
+        retry = retry_request(error)
+        if retry is None:
+            executor = self.manager.entrypoint_registry[job.entrypoint]
+            await self.manager.log_failure(job, executor, error, self.acks)
+            return
+        if retry is not error:
+            retry.__cause__ = error
+        logger.info(
+            "Job %s of %s is retried in %s (attempt %d)",
+            job.id,
+            job.entrypoint,
+            retry.delay,
+            job.attempts,
+        )
+        record = models.TracebackRecord.from_exception(
+            retry,
+            job.id,
+            {
+                "entrypoint": job.entrypoint,
+                "queue_manager_id": self.owner,
+                "attempt": job.attempts,
+                "retry_delay": str(retry.delay),
+                "reason": retry.reason,
+            },
+        )
+        self.acks.put(Retry(job, retry.delay, record))
 
     # -- Notifications ------------------------------------------------------------------------
 

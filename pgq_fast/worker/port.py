@@ -54,7 +54,7 @@ class PortLayout:
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """One ``log_jobs``."""
-        await self.queries.log_jobs([tuple(outcome) for outcome in outcomes])
+        await self.queries.log_jobs([(job, status, record) for job, status, record in outcomes])
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """A ``retry_job`` each."""

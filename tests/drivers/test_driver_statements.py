@@ -39,7 +39,7 @@ VALUES = [
 PARAMETERS: list[tuple[str, Any, Any]] = [
     ("int", 7, "7"),
     ("bigint", 2**62, str(2**62)),
-    ("text", "it's \"quoted\" \\ {,} NULL", "it's \"quoted\" \\ {,} NULL"),
+    ("text", 'it\'s "quoted" \\ {,} NULL', 'it\'s "quoted" \\ {,} NULL'),
     ("bytea", b"\x00\x01\xff", r"\x0001ff"),
     ("boolean", True, "true"),
     ("uuid", SOME_UUID, str(SOME_UUID)),
@@ -178,9 +178,7 @@ async def test_many_tasks_at_once(driver: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["fetch", "fetch_rows", "execute"])
-async def test_a_cancelled_statement_ends(
-    driver: Any, admin: Administrator, method: str
-) -> None:
+async def test_a_cancelled_statement_ends(driver: Any, admin: Administrator, method: str) -> None:
     task = asyncio.create_task(getattr(driver, method)("SELECT pg_sleep(600)"))
     await eventually(lambda: admin.running("SELECT pg_sleep(600)"))
     task.cancel()

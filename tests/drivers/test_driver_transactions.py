@@ -99,9 +99,7 @@ async def test_a_failure_at_commit_leaves_a_usable_driver(
     ],
     ids=["duplicate", "no trailer", "cut", "nonsense", "empty", "no utf-8"],
 )
-async def test_a_failed_copy_rolls_back(
-    driver: Any, admin: Administrator, data: bytes
-) -> None:
+async def test_a_failed_copy_rolls_back(driver: Any, admin: Administrator, data: bytes) -> None:
     await driver.execute(CREATE)
 
     async def attempt() -> None:
@@ -174,9 +172,7 @@ async def test_other_tasks_stay_out(driver: Any, admin: Administrator) -> None:
 
 
 @pytest.mark.parametrize("cancellations", [1, 2, 50])
-async def test_cancelled_within(
-    driver: Any, admin: Administrator, cancellations: int
-) -> None:
+async def test_cancelled_within(driver: Any, admin: Administrator, cancellations: int) -> None:
     await driver.execute(CREATE)
 
     async def run() -> None:
@@ -304,9 +300,7 @@ async def test_in_transaction_while_a_statement_runs(
                 assert driver.in_transaction() is expected
 
 
-async def test_a_pool_gets_its_connection_back(
-    dsn: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_pool_gets_its_connection_back(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         driver = AsyncpgPoolDriver(pool)
         with caplog.at_level(logging.WARNING):

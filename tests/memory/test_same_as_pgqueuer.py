@@ -138,10 +138,7 @@ class SameAsPgqueuer(RuleBasedStateMachine):
                 "queue_manager_id", "headers",
             ):  # fmt: skip
                 assert getattr(job, field) == getattr(twin, field), field
-            limit = limits[job.entrypoint]
-            if limit and job.id not in self.held:
-                assert job.slot is not None
-                assert 0 <= job.slot
+            assert limits[job.entrypoint] == 0 or job.id in self.held or job.slot is not None
             if job.id in self.held and self.held[job.id][0].queue_manager_id != worker:
                 self.lose(job.id)
             self.held[job.id] = (job, twin)
@@ -245,6 +242,19 @@ class SameAsPgqueuer(RuleBasedStateMachine):
         ] == [job.model_dump(include=fields) for job in self.run(self.theirs.browse_queue(1000))]
 
     @invariant()
+    def no_slot_is_held_twice(self) -> None:
+        """Ours alone: pgqueuer's in-memory queue has no slots."""
+        seats = Counter(
+            (job.entrypoint, job.slot)
+            for job in self.run(self.ours.browse_queue(1000))
+            if job.slot is not None
+        )
+        assert set(seats.values()) <= {1}
+        for name in ENTRYPOINTS:
+            # The highest limit of any worker is 3, and the lowest free slot is taken.
+            assert {slot for entrypoint, slot in seats if entrypoint == name} <= {0, 1, 2}
+
+    @invariant()
     def same_answers(self) -> None:
         every = list(range(1, 100))
         assert dict(self.run(self.ours.job_status(every))) == dict(  # type: ignore[arg-type]
@@ -305,5 +315,5 @@ class SameAsPgqueuer(RuleBasedStateMachine):
 
 TestSameAsPgqueuer = pytest.mark.impl_agnostic(SameAsPgqueuer.TestCase)
 TestSameAsPgqueuer.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, print_blob=True
+    max_examples=120, stateful_step_count=40, deadline=None, print_blob=True
 )

@@ -288,10 +288,10 @@ async def test_clean_old_forgets_what_the_name_stood_for(
     manager.schedule("tick", ONCE_A_YEAR, clean_old=True)(tick)
     async with running(manager):
         pass
-    rows = {(row.entrypoint, row.expression): row for row in await queries.peek_schedule()}
-    assert set(rows) == {("tick", ONCE_A_YEAR), ("other", "2 2 2 2 *")}
-    lately = rows["tick", ONCE_A_YEAR].next_run - rows["tick", ONCE_A_YEAR].created
-    assert lately < timedelta(days=367)
+    rows = {key(row.entrypoint, row.expression): row for row in await queries.peek_schedule()}
+    assert set(rows) == {key("tick", ONCE_A_YEAR), key("other", "2 2 2 2 *")}
+    row = rows[key("tick", ONCE_A_YEAR)]
+    assert row.next_run - row.created < timedelta(days=367)
 
 
 async def test_a_long_run_delays_its_own_ticks_and_no_others(

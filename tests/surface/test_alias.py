@@ -13,15 +13,12 @@ pytestmark = pytest.mark.impl_agnostic
 INSTALL = "from pgq_fast._alias import install_as_pgqueuer\ninstall_as_pgqueuer()\n"
 # The real package is installed where the tests run; this takes it away.
 HIDE_ORIGINAL = """
-import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
-class Hidden(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "pgqueuer":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+def find_all_but_pgqueuer(name, path=None, target=None, find=PathFinder.find_spec):
+    return None if name.partition(".")[0] == "pgqueuer" else find(name, path, target)
 
-sys.meta_path.insert(0, Hidden())
+PathFinder.find_spec = find_all_but_pgqueuer
 """
 
 

@@ -3,6 +3,13 @@
 --
 -- For entrypoints without a concurrency limit; claim_limited.sql has the rest.
 WITH
+-- [relaxed
+-- The commit of a claim does not wait for the disk. A crash of the server that loses it leaves the
+-- jobs queued, to be claimed again. Local to this statement's own transaction.
+relaxed AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS setting
+),
+-- relaxed]
 -- [budget
 -- $5: the most jobs that this worker may hold.
 room AS MATERIALIZED (
@@ -61,6 +68,9 @@ claimed AS (
     SET status = 'picked', updated = now(), heartbeat = now(), queue_manager_id = $3::uuid,
         slot = CASE WHEN status = 'picked' THEN slot END
     WHERE id = ANY(ARRAY(SELECT id FROM best))
+        -- [relaxed
+        AND (SELECT setting FROM relaxed) = 'off'
+        -- relaxed]
     RETURNING id, priority, entrypoint, payload, attempts, headers, created, execute_after,
         updated, slot
 ),

@@ -5,6 +5,13 @@
 -- that see the same free seat cannot both take it, and the second fails as a whole, which means no
 -- more than that it claimed nothing.
 WITH
+-- [relaxed
+-- The commit of a claim does not wait for the disk. A crash of the server that loses it leaves the
+-- jobs queued, to be claimed again. Local to this statement's own transaction.
+relaxed AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS setting
+),
+-- relaxed]
 wanted AS MATERIALIZED (
     SELECT entrypoint, seats
     FROM unnest($2::text[], $4::bigint[]) AS wanted (entrypoint, seats)
@@ -125,6 +132,9 @@ claimed AS (
     FROM best
     LEFT JOIN seating ON seating.id = best.id
     WHERE job.id = best.id AND (NOT best.seated OR seating.slot IS NOT NULL)
+        -- [relaxed
+        AND (SELECT setting FROM relaxed) = 'off'
+        -- relaxed]
     RETURNING job.id, job.priority, job.entrypoint, job.payload, job.attempts, job.headers,
         job.created, job.execute_after, job.updated, job.slot
 ),

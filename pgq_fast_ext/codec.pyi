@@ -1,0 +1,38 @@
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+JobT = TypeVar("JobT")
+
+ID: Final = 0
+PRIORITY: Final = 1
+ENTRYPOINT: Final = 2
+PAYLOAD: Final = 3
+ATTEMPTS: Final = 4
+HEADERS: Final = 5
+TIMES: Final = 6
+SLOT: Final = 7
+CLAIM_COLUMNS: Final = 8
+MAX_FIELD: Final = 0x3FFFFFFF
+
+def build_jobs(
+    job_type: type[JobT], rows: Sequence[Any], owner: UUID
+) -> tuple[list[JobT], list[tuple[int, str]]]: ...
+def decode_times(raw: bytes) -> tuple[datetime, datetime, datetime]: ...
+def decode_ids(raw: bytes) -> list[int]: ...
+def encode_int8_array(ids: Sequence[int]) -> bytes: ...
+def outcome_columns(
+    outcomes: Sequence[tuple[Any, str, Any]],
+) -> tuple[list[int], list[str] | None, list[str | None] | None]: ...
+def encode_copy_jobs(
+    raw_ids: bytes,
+    priorities: list[int],
+    entrypoints: list[str],
+    payloads: list[bytes | None],
+    headers: list[bytes | None],
+    execute_after: list[int] | None,
+) -> bytes: ...
+def encode_copy_log(
+    raw_ids: bytes, priorities: list[int], entrypoints: list[str]
+) -> bytes: ...

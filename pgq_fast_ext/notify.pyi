@@ -1,0 +1,3 @@
+from typing import Any
+
+def parse_event(payload: str | bytes | bytearray) -> tuple[str, Any]: ...

@@ -1,0 +1,281 @@
+"""Parameters in PostgreSQL's binary formats: the twins agree, and the server reads what was meant."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from kernels.twins import TWINS, Twin, agreed, any_text, int32s, int64s, names, outcome, scalars
+
+pytestmark = pytest.mark.impl_agnostic
+
+# The connection is rolled back after each example.
+on_server = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class BinaryArray(NamedTuple):
+    data: bytes
+
+
+class BinaryArrayDumper(Dumper):
+    """Sends a ``bigint[]`` that is encoded already."""
+
+    format = Format.BINARY
+    oid = 1016
+
+    def dump(self, obj: BinaryArray) -> bytes:
+        return obj.data
+
+
+@pytest.fixture
+def connection(queue_dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(queue_dsn) as connection:
+        connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
+        yield connection
+        connection.rollback()
+
+
+def raw_ids(ids: list[int]) -> bytes:
+    return struct.pack(f"!{len(ids)}q", *ids)
+
+
+# -- bigint[] ---------------------------------------------------------------------------------
+
+
+@given(st.lists(scalars) | st.lists(st.integers()) | scalars)
+def test_any_value_as_an_array_of_ids(ids: Any) -> None:
+    agreed("codec", "encode_int8_array", ids)
+
+
+def test_ids_that_are_none(twin: Twin) -> None:
+    with pytest.raises(ValueError, match="id 9223372036854775808 does not fit 64 bits"):
+        twin.codec.encode_int8_array([1, 2**63])
+    with pytest.raises(TypeError):
+        twin.codec.encode_int8_array([1, "2"])
+
+
+class Shrinking(list[int]):
+    """Has fewer values than it says."""
+
+    def __len__(self) -> int:
+        return super().__len__() + 1
+
+
+class Growing(list[int]):
+    """Has more values than it says."""
+
+    def __len__(self) -> int:
+        return super().__len__() - 1
+
+
+@pytest.mark.parametrize("ids", [Shrinking([1, 2]), Growing([1, 2]), Shrinking(), Growing([1])])
+def test_a_sequence_that_lies_about_its_length_makes_no_broken_array(
+    twin: Twin, ids: list[int]
+) -> None:
+    kind, value = outcome(twin.codec.encode_int8_array, ids)
+    if kind == "returned":
+        dimensions = struct.unpack_from("!i", value)[0]
+        count = struct.unpack_from("!i", value, 12)[0] if dimensions else 0
+        assert len(value) == (20 + 12 * count if dimensions else 12)
+    else:
+        assert value is ValueError
+
+
+@on_server
+@given(ids=st.lists(int64s, max_size=40))
+def test_the_server_reads_the_array(connection: psycopg.Connection, ids: list[int]) -> None:
+    for twin in TWINS:
+        array = BinaryArray(twin.codec.encode_int8_array(ids))
+        answer = connection.execute("SELECT %b", [array]).fetchone()
+        assert answer == (ids,)
+
+
+# -- COPY -------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+headers = st.none() | st.dictionaries(names, json_values, max_size=4).map(
+    lambda value: json.dumps(value).encode()
+)
+jobs = st.lists(
+    st.tuples(int32s, names, st.none() | st.binary(max_size=200), headers), max_size=12
+)
+
+
+def columns(batch: list[tuple[Any, ...]]) -> tuple[list[Any], ...]:
+    return tuple(list(column) for column in zip(*batch, strict=True)) or ([], [], [], [])
+
+
+def copy_in(connection: psycopg.Connection, table: str, names: str, data: bytes) -> None:
+    with connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)") as copy:
+        copy.write(data)
+
+
+JOB_COLUMNS = "id, priority, status, entrypoint, payload, headers"
+LOG_COLUMNS = "job_id, status, priority, entrypoint"
+# What any microseconds may be for the server to accept them; 1900 to 2150 here.
+moments = st.integers(-(10**15) * 3, 10**15 * 4)
+
+
+@on_server
+@given(batch=jobs, data=st.data())
+def test_jobs_survive_a_real_copy(
+    connection: psycopg.Connection, batch: list[tuple[Any, ...]], data: st.DataObject
+) -> None:
+    ids = list(range(5, 5 + len(batch)))
+    due = data.draw(st.none() | st.lists(moments, min_size=len(batch), max_size=len(batch)))
+    priorities, entrypoints, payloads, extras = columns(batch)
+    kind, stream = agreed(
+        "codec",
+        "encode_copy_jobs",
+        raw_ids(ids),
+        priorities,
+        entrypoints,
+        payloads,
+        extras,
+        due,
+    )
+    assert kind == "returned"
+    column_names = JOB_COLUMNS if due is None else f"{JOB_COLUMNS}, execute_after"
+    try:
+        copy_in(connection, "pgqueuer", column_names, stream)
+        stored = connection.execute(
+            "SELECT id, priority, entrypoint, payload, headers, execute_after, execute_after = now(),"
+            " status::text, attempts FROM pgqueuer ORDER BY id"
+        ).fetchall()
+    finally:
+        connection.rollback()
+    assert [entry[:4] for entry in stored] == list(
+        zip(ids, priorities, entrypoints, payloads, strict=True)
+    )
+    assert [entry[4] for entry in stored] == [
+        None if text is None else json.loads(text) for text in extras
+    ]
+    if due is None:
+        assert all(entry[6] for entry in stored)
+    else:
+        assert [entry[5] for entry in stored] == [
+            EPOCH + timedelta(microseconds=moment) for moment in due
+        ]
+    assert all(entry[7:] == ("queued", 0) for entry in stored)
+
+
+@on_server
+@given(batch=st.lists(st.tuples(int64s, int32s, names), max_size=12))
+def test_log_entries_survive_a_real_copy(
+    connection: psycopg.Connection, batch: list[tuple[Any, ...]]
+) -> None:
+    ids, priorities, entrypoints = (
+        list(column) for column in (zip(*batch, strict=True) if batch else ([], [], []))
+    )
+    kind, stream = agreed("codec", "encode_copy_log", raw_ids(ids), priorities, entrypoints)
+    assert kind == "returned"
+    try:
+        copy_in(connection, "pgqueuer_log", LOG_COLUMNS, stream)
+        stored = connection.execute(
+            "SELECT job_id, priority, entrypoint, status::text, aggregated FROM pgqueuer_log"
+            " ORDER BY id"
+        ).fetchall()
+    finally:
+        connection.rollback()
+    assert stored == [(*entry, "queued", False) for entry in batch]
+
+
+any_columns = st.lists(scalars, max_size=3)
+
+
+@given(
+    st.binary(max_size=32) | scalars,
+    st.lists(int32s, max_size=3) | any_columns | scalars,
+    st.lists(names, max_size=3) | st.lists(any_text, max_size=3) | any_columns | scalars,
+    st.lists(st.binary(max_size=9), max_size=3) | any_columns | scalars,
+    any_columns | scalars,
+    st.none() | st.lists(int64s, max_size=3) | any_columns,
+)
+def test_any_values_in_copy_columns(
+    ids: Any, priorities: Any, entrypoints: Any, payloads: Any, extras: Any, due: Any
+) -> None:
+    agreed("codec", "encode_copy_jobs", ids, priorities, entrypoints, payloads, extras, due)
+    agreed("codec", "encode_copy_log", ids, priorities, entrypoints)
+
+
+@given(st.data())
+def test_one_bad_value_in_a_good_batch(data: st.DataObject) -> None:
+    """Same error from both, and none that a caller would not expect."""
+    batch = data.draw(st.lists(jobs.filter(bool).map(lambda some: some[0]), min_size=1, max_size=4))
+    lists = [raw_ids([1] * len(batch)), *columns(batch), [0] * len(batch)]
+    column = data.draw(st.integers(1, 5))
+    place = data.draw(st.integers(0, len(batch) - 1))
+    lists[column][place] = data.draw(scalars)  # type: ignore[index]
+    kind, value = agreed("codec", "encode_copy_jobs", *lists)
+    assert kind == "returned" or issubclass(value, (TypeError, ValueError))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"ids": b"\0" * 9}, ValueError, "no multiple"),
+        ({"ids": b"\0" * 8}, ValueError, "1 ids, but a column of 2 values"),
+        ({"payloads": [b"x"]}, ValueError, "2 ids, but a column of 1 values"),
+        ({"due": [1]}, ValueError, "2 ids, but a column of 1 values"),
+        ({"priorities": [0, 2**31]}, ValueError, "job 1: priority 2147483648 does not fit"),
+        ({"priorities": [0, 2**70]}, ValueError, "job 1: priority 1180591620717411303424 does not"),
+        ({"priorities": [0, "1"]}, TypeError, None),
+        ({"entrypoints": ["a", "b\0c"]}, ValueError, "job 1: entrypoint contains NUL"),
+        ({"entrypoints": ["a", "\ud800"]}, UnicodeEncodeError, None),
+        ({"entrypoints": ["a", b"b"]}, TypeError, "job 1: entrypoint is bytes, not str"),
+        ({"payloads": [b"", "text"]}, TypeError, "job 1: payload is str, not bytes"),
+        ({"extras": [None, {}]}, TypeError, "job 1: headers is dict, not bytes"),
+        ({"due": [0, 2**63]}, ValueError, "job 1: execute_after does not fit 64 bits"),
+        ({"due": [0, None]}, TypeError, None),
+    ],
+)
+def test_a_refusal_names_job_and_column(
+    twin: Twin, change: dict[str, Any], error: type[Exception], message: str | None
+) -> None:
+    good = {
+        "ids": raw_ids([1, 2]),
+        "priorities": [0, 1],
+        "entrypoints": ["a", "b"],
+        "payloads": [None, b"x"],
+        "extras": [None, b"{}"],
+        "due": [0, 0],
+    }
+    before = twin.codec.encode_copy_jobs(*good.values())
+    with pytest.raises(error, match=message):
+        twin.codec.encode_copy_jobs(*(good | change).values())
+    # Nothing of the refused batch is left for the next one.
+    assert twin.codec.encode_copy_jobs(*good.values()) == before
+
+
+def test_a_value_that_postgresql_cannot_hold(twin: Twin) -> None:
+    # Zeroed pages, none of which is touched: the length is enough to refuse it.
+    huge = bytes(twin.codec.MAX_FIELD + 1)
+    with pytest.raises(ValueError, match="PostgreSQL takes 1073741823"):
+        twin.codec.encode_copy_jobs(raw_ids([1]), [0], ["a"], [huge], [None], None)
+
+
+def test_bytes_like_payloads(twin: Twin) -> None:
+    def encoded(payload: Any) -> Any:
+        return twin.codec.encode_copy_jobs(raw_ids([1]), [0], ["a"], [payload], [None], None)
+
+    expected = encoded(b"abcd")
+    assert encoded(bytearray(b"abcd")) == expected
+    assert encoded(memoryview(b"abcd")) == expected
+    assert encoded(memoryview(b"a-b-c-d-")[::2]) == expected

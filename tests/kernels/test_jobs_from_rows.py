@@ -1,0 +1,239 @@
+"""A job made from a row is the job that validation would have made, whoever looks at it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+import struct
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from kernels.twins import int64s, names, row, times
+from pgq_fast._impl import codec
+from pgq_fast.models import Job
+
+OWNER = uuid.UUID(int=5)
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+SECRET = "the-secret-value"
+
+json_objects = st.dictionaries(
+    names,
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**60), 2**60) | names,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=4,
+)
+
+
+def claimed(**columns: Any) -> Job:
+    jobs, faults = codec.build_jobs(Job, [row(**columns)], OWNER)
+    assert faults == []
+    return jobs[0]
+
+
+def validated(**columns: Any) -> Job:
+    """The same job by pydantic's own way."""
+    values = dict(
+        zip(
+            ("id", "priority", "entrypoint", "payload", "attempts", "headers", "times", "slot"),
+            row(**columns),
+            strict=True,
+        )
+    )
+    created, execute_after, updated = (
+        EPOCH + timedelta(microseconds=moment) for moment in struct.unpack("!qqq", values["times"])
+    )
+    return Job(
+        id=values["id"],
+        priority=values["priority"],
+        created=created,
+        updated=updated,
+        heartbeat=updated,
+        execute_after=execute_after,
+        status="picked",
+        entrypoint=values["entrypoint"],
+        payload=values["payload"],
+        attempts=values["attempts"],
+        queue_manager_id=OWNER,  # type: ignore[arg-type]
+        slot=values["slot"],
+        headers=values["headers"],
+    )
+
+
+columns = st.fixed_dictionaries(
+    {
+        "id": int64s,
+        "priority": st.integers(-(2**31), 2**31 - 1),
+        "entrypoint": names,
+        "payload": st.none() | st.binary(max_size=50),
+        "attempts": st.integers(0, 2**31 - 1),
+        "headers": st.none() | json_objects.map(json.dumps),
+        "times": st.tuples(*[st.integers(0, 10**15)] * 3).map(lambda three: times(*three)),
+        "slot": st.none() | st.integers(0, 2**31 - 1),
+    }
+)
+SAMPLE = {
+    "headers": json.dumps({"logfire": {"trace": "x"}, "sentry": 3, "otel": {}}),
+    "times": times(1, 2, 3),
+    "slot": 4,
+    "attempts": 2,
+}
+WAYS = {
+    "equality": lambda job: job,
+    "reflected": lambda job: validated(**SAMPLE) == job and job,
+    "model_dump": lambda job: Job(**job.model_dump()),
+    "json": lambda job: Job.model_validate_json(job.model_dump_json()),
+    "iteration": lambda job: Job(**dict(job)),
+    "vars": lambda job: Job(**vars(job)),
+    "pickle": lambda job: pickle.loads(pickle.dumps(job)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "model_copy": lambda job: job.model_copy(),
+    "deep model_copy": lambda job: job.model_copy(deep=True),
+    "validation": lambda job: Job.model_validate(job),
+    "from attributes": lambda job: Job.model_validate(job, from_attributes=True),
+    "adapter": lambda job: TypeAdapter(list[Job]).validate_python([job])[0],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(columns)
+def test_complete_whichever_way_it_is_looked_at(way: str, values: dict[str, Any]) -> None:
+    if way == "reflected":
+        values = SAMPLE
+    job = claimed(**values)
+    seen = WAYS[way](job)
+    expected = validated(**values)
+    assert type(seen) is Job
+    assert seen.model_dump() == expected.model_dump()
+    assert seen == expected
+    assert job == expected
+    assert expected == job
+    assert repr(job) == repr(expected)
+    assert str(job) == str(expected)
+    assert list(vars(job).keys() ^ vars(expected).keys()) == []
+
+
+@pytest.mark.parametrize("late", ["created", "updated", "heartbeat", "execute_after", "headers"])
+def test_late_fields_one_by_one(late: str) -> None:
+    job, expected = claimed(**SAMPLE), validated(**SAMPLE)
+    for _ in range(2):
+        assert getattr(job, late) == getattr(expected, late)
+    assert job == expected
+
+
+def test_fields_set_of_a_claimed_job() -> None:
+    job = claimed(**SAMPLE)
+    assert job.model_fields_set == validated(**SAMPLE).model_fields_set
+    assert job.model_dump(exclude_unset=True) == validated(**SAMPLE).model_dump(exclude_unset=True)
+    assert job.model_extra is None
+
+
+def test_as_a_field_of_another_model() -> None:
+    class Wrapper(BaseModel):
+        job: Job
+        jobs: list[Job]
+
+    job, expected = claimed(**SAMPLE), validated(**SAMPLE)
+    wrapper = Wrapper(job=claimed(**SAMPLE), jobs=[job])
+    assert wrapper.model_dump() == {"job": expected.model_dump(), "jobs": [expected.model_dump()]}
+    assert wrapper == Wrapper(job=expected, jobs=[expected])
+    assert Wrapper.model_validate_json(wrapper.model_dump_json()) == wrapper
+
+
+def test_as_a_response_of_fastapi() -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    app = FastAPI()
+
+    @app.get("/one")
+    async def one() -> Job:
+        return claimed(**SAMPLE)
+
+    @app.get("/many")
+    async def many() -> list[Job]:
+        return [claimed(**SAMPLE)]
+
+    with TestClient(app) as client:
+        expected = json.loads(validated(**SAMPLE).model_dump_json())
+        assert client.get("/one").json() == expected
+        assert client.get("/many").json() == [expected]
+
+
+def test_assignment_and_unknown_attributes() -> None:
+    job = claimed(**SAMPLE)
+    job.priority = 9
+    job.headers = {"new": 1}
+    assert (job.priority, job.headers) == (9, {"new": 1})
+    assert job.model_dump()["headers"] == {"new": 1}
+    with pytest.raises(AttributeError):
+        _ = job.nothing_like_that  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="nothing_like_that"):
+        job.nothing_like_that = 1  # type: ignore[attr-defined]
+
+
+def test_validated_jobs_still_validate() -> None:
+    with pytest.raises(ValidationError):
+        Job.model_validate({"id": 1})
+    values = validated(**SAMPLE).model_dump()
+    assert Job(**values | {"headers": '{"a": 1}'}).headers == {"a": 1}
+    with pytest.raises(ValidationError):
+        Job(**values | {"headers": "[1]"})
+
+
+def test_sections_of_the_headers() -> None:
+    job = claimed(**SAMPLE)
+    assert job.logfire_headers() == {"trace": "x"}
+    assert job.sentry_headers() is None
+    assert job.otel_headers() == {}
+    assert claimed().logfire_headers() is None
+
+
+MALFORMED = {
+    "array": f'["{SECRET}"]',
+    "string": f'"{SECRET}"',
+    "number": "17",
+    "boolean": "true",
+    "no JSON": f"{{{SECRET}",
+    "too deep": '{"a":' + "[" * 5000 + "]" * 5000 + "}",
+    "huge number": '{"a": ' + "9" * 6000 + "}",
+    "lone surrogate": '{"a": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_headers_are_none_and_reported_without_their_text(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="pgqueuer"):
+        job = claimed(headers=MALFORMED[kind])
+        assert job.headers is None
+        assert job.model_dump()["headers"] is None
+        assert claimed(headers=MALFORMED[kind]).model_dump()["headers"] is None
+    reports = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(reports) == 2
+    assert all("Job 7" in record.getMessage() for record in reports)
+    assert SECRET not in caplog.text
+
+
+def test_null_as_headers(caplog: pytest.LogCaptureFixture) -> None:
+    assert claimed(headers="null").headers is None
+    assert caplog.records == []
+
+
+def test_times_beyond_datetime_do_not_break_a_job() -> None:
+    job = claimed(times=times(2**63 - 1, -(2**63), 0))
+    assert job.created == datetime.max.replace(tzinfo=UTC)
+    assert job.execute_after == datetime.min.replace(tzinfo=UTC)
+    assert json.loads(job.model_dump_json())["created"].startswith("9999-12-31")

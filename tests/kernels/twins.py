@@ -1,0 +1,104 @@
+"""The two implementations of each kernel, and what it takes to compare them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+
+import pgq_fast._pure.codec
+import pgq_fast._pure.notify
+
+
+class Twin(NamedTuple):
+    """One implementation of all kernels."""
+
+    name: str
+    codec: ModuleType
+    notify: ModuleType
+
+
+PURE = Twin("python", pgq_fast._pure.codec, pgq_fast._pure.notify)
+
+
+def _load() -> tuple[Twin, ...]:
+    """Both; without the compiled one only where the run declares that there is none."""
+    try:
+        import pgq_fast_ext.codec
+        import pgq_fast_ext.notify
+    except ModuleNotFoundError:
+        if os.environ.get("PGQ_FAST_IMPL") != "python":
+            raise
+        return (PURE,)
+    return (Twin("c", pgq_fast_ext.codec, pgq_fast_ext.notify), PURE)
+
+
+TWINS = _load()
+
+
+class Bare:
+    """Takes the place of the model where a test is about the kernel alone."""
+
+    __slots__ = ("__dict__", "_row")
+
+    _row: Any
+
+
+def outcome(function: Callable[..., Any], *args: Any) -> tuple[str, Any]:
+    """What a call returned, or the type of what it raised."""
+    try:
+        return "returned", function(*args)
+    except Exception as error:
+        return "raised", type(error)
+
+
+def agreed(kernel: str, function: str, *args: Any) -> tuple[str, Any]:
+    """The outcome of *function* in every implementation of *kernel*, which must be the same."""
+    outcomes = {
+        twin.name: outcome(getattr(getattr(twin, kernel), function), *args) for twin in TWINS
+    }
+    expected = outcomes["python"]
+    assert all(result == expected for result in outcomes.values()), outcomes
+    return expected
+
+
+def times(created: int = 0, execute_after: int = 0, updated: int = 0) -> bytes:
+    """Three ``timestamptz`` as the server sends them: microseconds since 2000."""
+    return struct.pack("!qqq", created, execute_after, updated)
+
+
+def row(**columns: Any) -> tuple[Any, ...]:
+    """A row as a claim returns it."""
+    values: dict[str, Any] = {
+        "id": 7,
+        "priority": 0,
+        "entrypoint": "fetch",
+        "payload": b"data",
+        "attempts": 0,
+        "headers": None,
+        "times": times(),
+        "slot": None,
+    }
+    assert not columns.keys() - values.keys()
+    return tuple((values | columns).values())
+
+
+# Unlike the default, with lone surrogates.
+any_text = st.text(st.characters())
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    any_text,
+    st.binary(max_size=40),
+    st.binary(max_size=40).map(bytearray),
+)
+int32s = st.integers(-(2**31), 2**31 - 1)
+int64s = st.integers(-(2**63), 2**63 - 1)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)

@@ -1,0 +1,303 @@
+"""The scheduler on PostgreSQL: what the statements and the server's clock have a part in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import pgq_fast
+from pgq_fast import sm
+from pgq_fast.models import CronExpressionEntrypoint, Schedule, ScheduleContext
+from pgq_fast.queries import Queries
+from pgq_fast.sm import SchedulerManager
+from pgq_fast.types import CronEntrypoint, CronExpression
+
+if TYPE_CHECKING:
+    from scheduler.conftest import Eventually, Running
+
+    from support.drivers import MakeDriver
+
+pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
+
+ROOT = Path(pgq_fast.__file__).parents[1]
+EVERY_SECOND = "* * * * * *"
+ONCE_A_YEAR = "0 0 1 1 *"
+
+
+async def rows(driver: Any) -> dict[str, dict[str, Any]]:
+    found = await driver.fetch("SELECT *, now() AS now FROM pgqueuer_schedules")
+    return {row["entrypoint"]: row for row in found}
+
+
+async def test_ticks_are_shared_and_stored(
+    anydriver: Any,
+    make_driver: MakeDriver,
+    queue_dsn: str,
+    running: Running,
+    eventually: Eventually,
+) -> None:
+    ticks: list[tuple[datetime, str]] = []
+    drivers = [anydriver, await make_driver("psycopg", queue_dsn)]
+    workers = [SchedulerManager(Queries(each), {"name": i}) for i, each in enumerate(drivers)]
+    for worker in workers:
+
+        @worker.schedule("tick", EVERY_SECOND)
+        async def record(schedule: Schedule, context: ScheduleContext) -> None:
+            assert schedule.status == "picked"
+            # What a claim stores is the tick after the one that it claims.
+            ticks.append((schedule.next_run, str(context.resources["name"])))
+
+    async with running(workers[0]), running(workers[1]):
+        await eventually(lambda: len(ticks) >= 4)
+    assert len({tick for tick, _ in ticks}) == len(ticks)
+    assert all(tick.microsecond == 0 for tick, _ in ticks)
+    row = (await rows(anydriver))["tick"]
+    assert row["status"] == "queued"
+    assert row["expression"] == EVERY_SECOND
+    assert row["last_run"] is not None
+    assert row["next_run"] == ticks[-1][0]
+
+
+async def test_a_run_keeps_its_row_by_heartbeats(
+    anydriver: Any,
+    make_driver: MakeDriver,
+    queue_dsn: str,
+    running: Running,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sm, "HEARTBEAT_INTERVAL", 0.1)
+    monkeypatch.setattr(sm, "LONGEST_WAIT", 0.2)
+    other = await make_driver("asyncpg", queue_dsn)
+    entered, leave, runs = asyncio.Event(), asyncio.Event(), 0
+
+    async def long(schedule: Schedule) -> None:
+        nonlocal runs
+        runs += 1
+        entered.set()
+        await leave.wait()
+
+    queries = Queries(anydriver)
+    key = CronExpressionEntrypoint(CronEntrypoint("long"), CronExpression(ONCE_A_YEAR))
+    await queries.insert_schedule({key: timedelta(seconds=-5)})
+    managers = [SchedulerManager(queries), SchedulerManager(Queries(other))]
+    for manager in managers:
+        manager.schedule("long", ONCE_A_YEAR)(long)
+
+    async with running(managers[0]), running(managers[1]):
+        await entered.wait()
+
+        async def fresh() -> bool:
+            row = (await rows(other))["long"]
+            return bool(row["heartbeat"] > row["now"] - timedelta(seconds=5))
+
+        # A long time in the life of the row, in steps too short to lose it.
+        for _ in range(3):
+            await other.execute(
+                "UPDATE pgqueuer_schedules SET heartbeat = now() - interval '20 seconds'"
+            )
+            await eventually(fresh)
+        assert runs == 1
+        leave.set()
+        await eventually(lambda: not any(each.active_heartbeat_ids for each in managers))
+    assert runs == 1
+    assert (await rows(other))["long"]["status"] == "queued"
+
+
+async def test_a_killed_scheduler_loses_its_run_to_another(
+    make_driver: MakeDriver,
+    queue_dsn: str,
+    running: Running,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sm, "LONGEST_WAIT", 0.1)
+    driver = await make_driver("asyncpg", queue_dsn)
+    code = textwrap.dedent(
+        """
+        import asyncio, os, sys
+        import asyncpg
+        from pgq_fast.db import AsyncpgDriver
+        from pgq_fast.queries import Queries
+        from pgq_fast.sm import SchedulerManager
+
+        async def main():
+            connection = await asyncpg.connect(sys.argv[1])
+            manager = SchedulerManager(Queries(AsyncpgDriver(connection)))
+
+            @manager.schedule("tick", "* * * * * *")
+            async def tick(schedule):
+                print("running", flush=True)
+                os._exit(9)
+
+            await manager.run()
+
+        asyncio.run(main())
+        """
+    )
+    process = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", code, queue_dsn],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (process.returncode, process.stdout) == (9, "running\n")
+    assert (await rows(driver))["tick"]["status"] == "picked"
+
+    runs: list[Schedule] = []
+    manager = SchedulerManager(Queries(driver))
+
+    @manager.schedule("tick", EVERY_SECOND)
+    async def record(schedule: Schedule) -> None:
+        runs.append(schedule)
+
+    async with running(manager):
+        await driver.execute(
+            "UPDATE pgqueuer_schedules SET heartbeat = now() - interval '31 seconds'"
+        )
+        await eventually(lambda: bool(runs))
+    assert (await rows(driver))["tick"]["status"] == "queued"
+
+
+async def test_a_failing_function_leaves_its_row_ready(
+    anydriver: Any, running: Running, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = SchedulerManager(Queries(anydriver))
+    runs = 0
+
+    @manager.schedule("tick", EVERY_SECOND)
+    async def fail(schedule: Schedule) -> None:
+        nonlocal runs
+        runs += 1
+        raise LookupError("nothing there")
+
+    async with running(manager):
+        await eventually(lambda: runs >= 2)
+    assert (await rows(anydriver))["tick"]["status"] == "queued"
+    assert "nothing there" in caplog.text
+
+
+async def test_shutdown_and_cancellation_leave_no_row_behind(anydriver: Any) -> None:
+    for end in ("shutdown", "cancel"):
+        manager = SchedulerManager(Queries(anydriver))
+        entered, leave, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def work(
+            schedule: Schedule,
+            entered: asyncio.Event = entered,
+            leave: asyncio.Event = leave,
+            finished: asyncio.Event = finished,
+        ) -> None:
+            entered.set()
+            await leave.wait()
+            finished.set()
+
+        manager.schedule("tick", EVERY_SECOND)(work)
+        run = asyncio.create_task(manager.run())
+        await entered.wait()
+        assert (await rows(anydriver))["tick"]["status"] == "picked"
+        if end == "shutdown":
+            manager.shutdown.set()
+        else:
+            run.cancel()
+        leave.set()
+        await asyncio.wait({run})
+        assert run.cancelled() == (end == "cancel")
+        assert finished.is_set()
+        assert (await rows(anydriver))["tick"]["status"] == "queued"
+
+
+async def test_clean_old_replaces_what_is_stored(anydriver: Any, running: Running) -> None:
+    queries = Queries(anydriver)
+    stored = [
+        CronExpressionEntrypoint(CronEntrypoint(name), CronExpression(expression))
+        for name, expression in (("tick", "1 1 1 1 *"), ("other", "2 2 2 2 *"))
+    ]
+    await queries.insert_schedule(dict.fromkeys(stored, timedelta(days=5000)))
+    manager = SchedulerManager(queries)
+
+    @manager.schedule("tick", ONCE_A_YEAR, clean_old=True)
+    async def tick(schedule: Schedule) -> None: ...
+
+    async with running(manager):
+        pass
+    assert {name: row["expression"] for name, row in (await rows(anydriver)).items()} == {
+        "tick": ONCE_A_YEAR,
+        "other": "2 2 2 2 *",
+    }
+
+
+async def test_a_database_without_the_tables_is_told_apart(
+    make_driver: MakeDriver, dsn: str
+) -> None:
+    manager = SchedulerManager(Queries(await make_driver("asyncpg", dsn)))
+    with pytest.raises(RuntimeError, match=r"pgqueuer_schedules is missing.*pgq install"):
+        await manager.run()
+
+
+async def test_a_lost_connection_of_the_user_ends_the_run(
+    make_driver: MakeDriver, queue_dsn: str, eventually: Eventually
+) -> None:
+    from pgq_fast.drivers.failures import is_connection_lost
+
+    for kind in ("asyncpg", "psycopg"):
+        driver = await make_driver(kind, queue_dsn)
+        [backend] = await driver.fetch("SELECT pg_backend_pid() AS pid")
+        ticks: list[Schedule] = []
+        manager = SchedulerManager(Queries(driver))
+
+        @manager.schedule("tick", EVERY_SECOND)
+        async def record(schedule: Schedule, ticks: list[Schedule] = ticks) -> None:
+            ticks.append(schedule)
+
+        run = asyncio.create_task(manager.run())
+        await eventually(lambda ticks=ticks: bool(ticks))  # type: ignore[misc]
+        admin = await make_driver("asyncpg", queue_dsn)
+        await admin.fetch("SELECT pg_terminate_backend($1)", backend["pid"])
+        with pytest.raises(Exception) as caught:  # noqa: PT011 (the library's own class)
+            await run
+        assert is_connection_lost(caught.value)
+
+
+async def test_the_original_and_this_share_their_ticks(
+    make_driver: MakeDriver, queue_dsn: str, running: Running, eventually: Eventually
+) -> None:
+    import asyncpg
+    import pgqueuer.db
+    import pgqueuer.queries
+    import pgqueuer.sm
+
+    ticks: list[tuple[datetime, str]] = []
+    ours = SchedulerManager(Queries(await make_driver("asyncpg", queue_dsn)))
+    connection = await asyncpg.connect(queue_dsn)
+    try:
+        theirs = pgqueuer.sm.SchedulerManager(
+            pgqueuer.queries.Queries(pgqueuer.db.AsyncpgDriver(connection))
+        )
+
+        @ours.schedule("tick", "* * * * * */2")
+        async def here(schedule: Schedule) -> None:
+            ticks.append((schedule.next_run, "ours"))
+
+        @theirs.schedule("tick", "* * * * * */2")
+        async def there(schedule: Any) -> None:
+            ticks.append((schedule.next_run, "theirs"))
+
+        other = asyncio.create_task(theirs.run())
+        async with running(ours):
+            await eventually(lambda: len(ticks) >= 4)
+        theirs.shutdown.set()
+        await other
+    finally:
+        await connection.close()
+    assert len({tick for tick, _ in ticks}) == len(ticks)

@@ -158,6 +158,10 @@ class Job(BaseModel):
                 _decode_times(self, row)
                 _decode_headers(self, row)
                 _ROW.__delete__(self)
+                # Dumps and repr follow this order; a validated job has that of the fields.
+                fields = _FIELDS.__get__(self)
+                ordered = {name: fields[name] for name in type(self).model_fields if name in fields}
+                _FIELDS.__set__(self, ordered | fields)
             return _FIELDS.__get__(self)
 
         @__dict__.setter

@@ -165,7 +165,7 @@ class SchedulerManager:
         """Run due schedules until :attr:`shutdown` is set or the task is cancelled.
 
         Either way functions that are running are awaited and their schedules given back; a second
-        cancellation cancels them. A scheduler without schedules sends no statement.
+        cancellation cancels them. A scheduler without schedules only waits.
 
         A lost connection ends the run with its error, unless the driver replaces connections by
         itself: then it is logged, and the statement is tried again.

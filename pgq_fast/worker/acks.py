@@ -7,7 +7,8 @@ could not be sent waits again. Every statement is fenced and may be repeated.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Final
 
 from pgq_fast.drivers.failures import sqlstate_of
@@ -37,11 +38,15 @@ class Acknowledger:
     Args:
         layout: Where they go.
         owner: The worker, which is the fence of every statement.
+        retried: Called with the delay after which a job that was queued again may run.
     """
 
-    def __init__(self, layout: WorkerLayout, owner: QueueManagerId) -> None:
+    def __init__(
+        self, layout: WorkerLayout, owner: QueueManagerId, retried: Callable[[timedelta], None]
+    ) -> None:
         self._layout = layout
         self._owner = owner
+        self._retried = retried
         # Invariant: an outcome is in exactly one of the two until the server has it.
         self._waiting: list[Outcome | Retry] = []
         self._sending: list[Outcome | Retry] = []
@@ -150,6 +155,7 @@ class Acknowledger:
         if len(outcomes) < len(items):
             retries = [item for item in items if isinstance(item, Retry)]
             await self._layout.retry(retries, self._owner)
+            self._retried(min(retry.delay for retry in retries))
 
     async def _send_alone(self, item: Outcome | Retry) -> None:
         try:

@@ -80,7 +80,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.owner = manager.queue_manager_id
         self.layout = worker_layout(manager.queries)
-        self.acks = Acknowledger(self.layout, self.owner)
+        self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
         self.tasks: set[asyncio.Task[None]] = set()
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
@@ -98,9 +98,9 @@ class Worker:
         """Claim and run jobs until shutdown or, in drain mode, until there are none."""
         manager = self.manager
         driver = manager.queries.driver
+        await driver.add_listener(manager.channel, self.heard)
         stop = asyncio.create_task(manager.shutdown.wait(), name="pgq_fast shutdown")
         stop.add_done_callback(lambda _: self.wake.set())
-        await driver.add_listener(manager.channel, self.heard)
         add_reconnect_callback = getattr(driver, "add_reconnect_callback", None)
         if add_reconnect_callback is not None:
             # Whatever was notified while nobody listened is lost: look for it.
@@ -266,17 +266,18 @@ class Worker:
             logger.warning("Lost the connection while probing the queue: %s", error)
             await wait_for_event(self.wake, RECONNECT_PAUSE)
             return
-        if draining and due is None:
-            if not self.manager.job_context:
-                self.manager.shutdown.set()
-                return
-            self.wake_at_job_end = True
-        timeout = self._rest_time(due)
+        if draining and not self.manager.job_context and due is None:
+            self.manager.shutdown.set()
+            return
+        self.wake_at_job_end = draining
         try:
-            if not self.wake.is_set() and (self.manager.job_context or not draining or due):
-                await wait_for_event(self.wake, timeout)
+            await wait_for_event(self.wake, self._rest_time(due))
         finally:
             self.wake_at_job_end = False
+
+    def _wake_in(self, delay: timedelta) -> None:
+        """Look at the queue after *delay*: a retry is an UPDATE, which notifies nobody."""
+        self.loop.call_later(max(delay.total_seconds(), 0), self.wake.set)
 
     async def _flush_for_drain(self) -> None:
         try:

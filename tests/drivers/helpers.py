@@ -61,12 +61,12 @@ class Administrator:
 
     async def execute(self, query: str, *args: object) -> None:
         """Run *query*."""
-        await psycopg.AsyncRawCursor(self._connection).execute(query, args or None)  # type: ignore[arg-type]
+        await psycopg.AsyncRawCursor(self._connection).execute(query, args or None)
 
     async def values(self, query: str, *args: object) -> list[Any]:
         """The first column of what *query* returns."""
         cursor = psycopg.AsyncRawCursor(self._connection)
-        await cursor.execute(query, args or None)  # type: ignore[arg-type]
+        await cursor.execute(query, args or None)
         return [row[0] for row in await cursor.fetchall()]
 
     async def notify(self, channel: str, payload: str) -> None:

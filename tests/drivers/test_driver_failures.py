@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-
 from drivers.helpers import Administrator, eventually
+
 from pgq_fast.drivers.failures import (
     constraint_of,
     is_connection_lost,
@@ -68,7 +68,7 @@ async def test_a_connection_that_was_closed(kind: str, open_any: OpenAny) -> Non
 
 
 async def _refused(library: str, dsn: str) -> BaseException:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - each library has its own
+    with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
         if library == "asyncpg":
             await asyncpg.connect(dsn)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
@@ -12,10 +13,9 @@ import asyncpg
 import psycopg
 import pytest
 import uvloop
-
 from drivers.helpers import Administrator, eventually
+
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver
-from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.owned import OwnedDriver
 from pgq_fast.errors import ConnectionLostError, OpenTransactionError
@@ -35,13 +35,16 @@ async def _listening(driver: Any) -> set[str]:
     return {row[0] for row in await driver.fetch_rows(query)}
 
 
+def _has(items: list[Any], count: int) -> bool:
+    return len(items) == count
+
+
 async def test_an_idle_connection_delivers(driver: Any, admin: Administrator) -> None:
-    assert isinstance(driver, ListenerRemover)
     got: list[Any] = []
     await driver.add_listener("ch", got.append)
     for number in range(3):
         await admin.notify("ch", str(number))
-        await eventually(lambda number=number: len(got) > number)
+        await eventually(functools.partial(_has, got, number + 1))
     assert got == ["0", "1", "2"]
 
 
@@ -219,8 +222,7 @@ async def test_psycopg_refuses_to_listen_in_a_transaction(dsn: str) -> None:
         # One that begins while the LISTEN waits for the connection.
         async with connection.lock:
             task = asyncio.create_task(driver.add_listener("ch", print))
-            while driver._connection._notify_handlers == []:
-                await asyncio.sleep(0)
+            await eventually(lambda: connection._notify_handlers)
             begin = asyncio.create_task(connection.execute("BEGIN"))
             await asyncio.sleep(0)
             begin_first = connection.lock._waiters
@@ -243,21 +245,23 @@ async def test_psycopg_refuses_to_listen_in_a_transaction(dsn: str) -> None:
 async def test_psycopg_delivers_beside_the_callers_statements(
     dsn: str, admin: Administrator
 ) -> None:
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        async with PsycopgDriver(connection) as driver:
-            got: list[Any] = []
-            theirs: list[Any] = []
-            connection.add_notify_handler(lambda note: theirs.append(note.payload))
-            await driver.add_listener("ch", got.append)
-            for number in range(50):
-                rows, _ = await asyncio.gather(
-                    connection.execute("SELECT 1, pg_sleep(0.002)"),
-                    admin.notify("ch", str(number)),
-                )
-                assert await rows.fetchall() != []
-            await eventually(lambda: got == [str(number) for number in range(50)])
-            assert theirs == got
-            assert not connection.lock.locked()
+    async with (
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
+        PsycopgDriver(connection) as driver,
+    ):
+        got: list[Any] = []
+        theirs: list[Any] = []
+        connection.add_notify_handler(lambda note: theirs.append(note.payload))
+        await driver.add_listener("ch", got.append)
+        for number in range(50):
+            rows, _ = await asyncio.gather(
+                connection.execute("SELECT 1, pg_sleep(0.002)"),
+                admin.notify("ch", str(number)),
+            )
+            assert await rows.fetchall() != []
+        await eventually(lambda: got == [str(number) for number in range(50)])
+        assert theirs == got
+        assert not connection.lock.locked()
 
 
 async def test_psycopg_does_not_spin_while_the_caller_holds_the_connection(
@@ -274,21 +278,23 @@ async def test_psycopg_does_not_spin_while_the_caller_holds_the_connection(
         original(self)
 
     monkeypatch.setattr(NotifyWatch, "_readable", counting)
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        async with PsycopgDriver(connection) as driver:
-            got: list[Any] = []
-            await driver.add_listener("ch", got.append)
-            # The socket stays readable all the time: nobody reads what COPY sends.
-            async with connection.cursor().copy(
-                "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 20000)) TO STDOUT"
-            ) as copy:
-                await copy.read()
-                await admin.notify("ch", "meanwhile")
-                for _ in range(200):
-                    await asyncio.sleep(0.001)
-                async for _ in copy:
-                    pass
-            await eventually(lambda: got == ["meanwhile"])
+    async with (
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
+        PsycopgDriver(connection) as driver,
+    ):
+        got: list[Any] = []
+        await driver.add_listener("ch", got.append)
+        # The socket stays readable all the time: nobody reads what COPY sends.
+        async with connection.cursor().copy(
+            "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 20000)) TO STDOUT"
+        ) as copy:
+            await copy.read()
+            await admin.notify("ch", "meanwhile")
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+            async for _ in copy:
+                pass
+        await eventually(lambda: got == ["meanwhile"])
     assert calls < 10
 
 
@@ -420,7 +426,7 @@ async def test_a_pool_replaces_a_lost_listener(
             driver.add_reconnect_callback(lambda: again.append(1 // 0))
             for round_ in range(1, 4):
                 await admin.terminate("LISTEN%")
-                await eventually(lambda round_=round_: len(again) == round_)
+                await eventually(functools.partial(_has, again, round_))
                 got.clear()
                 await admin.notify("ch", "1")
                 await admin.notify("Other", "2")

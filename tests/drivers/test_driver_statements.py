@@ -11,10 +11,10 @@ from uuid import UUID
 import psycopg
 import psycopg.types.string
 import pytest
-
 from drivers.helpers import Administrator, eventually
+
 from pgq_fast.db import Driver
-from pgq_fast.drivers.base import Int8Array, RowDriver, rows_of
+from pgq_fast.drivers.base import Int8Array, ListenerRemover, RowDriver, rows_of
 from pgq_fast.drivers.failures import constraint_of, is_connection_lost, sqlstate_of
 
 SOME_UUID = UUID("12345678-1234-5678-1234-567812345678")
@@ -65,6 +65,7 @@ PARAMETERS: list[tuple[str, Any, Any]] = [
 async def test_is_what_the_rest_of_the_package_expects(driver: Any, kind: str) -> None:
     assert Driver in type(driver).__mro__
     assert isinstance(driver, RowDriver)
+    assert isinstance(driver, ListenerRemover)
     assert driver.owns_connections is kind.startswith("owned")
     assert not driver.shutdown.is_set()
     assert driver.tm.tasks == set()

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import psycopg
 import pytest
-
 from drivers.helpers import copy_stream
+
 from pgq_fast.db import SyncDriver, SyncPsycopgDriver
 from pgq_fast.drivers.base import Int8Array, SyncRowDriver, rows_of_sync
 from pgq_fast.drivers.failures import TransactionAbortedError, is_connection_lost
@@ -72,12 +72,12 @@ def test_transactions(driver: SyncPsycopgDriver, other: psycopg.Connection[Any])
         driver.execute("INSERT INTO t VALUES (3)")  # the same thread is within
         assert _numbers(other) == []
     assert _numbers(other) == [1, 2, 3]
-    with pytest.raises(KeyError), driver.transaction() as transaction:
+    with pytest.raises(KeyError), driver.transaction() as transaction:  # noqa: PT012
         transaction.copy_in("t", ["n", "s"], copy_stream([(4, b"")]))
         raise KeyError
     with pytest.raises(psycopg.errors.UniqueViolation), driver.transaction() as transaction:
         transaction.copy_in("t", ["n", "s"], copy_stream([(5, b""), (1, b"")]))
-    with pytest.raises(TransactionAbortedError), driver.transaction() as transaction:
+    with pytest.raises(TransactionAbortedError), driver.transaction() as transaction:  # noqa: PT012
         transaction.fetch_rows("INSERT INTO t VALUES (6)")
         with contextlib.suppress(psycopg.Error):
             transaction.fetch_rows("INSERT INTO t VALUES (1)")
@@ -116,7 +116,7 @@ def test_threads_stay_out_of_each_others_transactions(
 
     thread = threading.Thread(target=outsider)
     thread.start()
-    with pytest.raises(KeyError), driver.transaction() as transaction:
+    with pytest.raises(KeyError), driver.transaction() as transaction:  # noqa: PT012
         transaction.fetch_rows("INSERT INTO t VALUES (1)")
         inside.set()
         transaction.fetch_rows("SELECT pg_sleep(0.1)::text")
@@ -131,7 +131,7 @@ def test_a_lost_connection(
     other: psycopg.Connection[Any],
 ) -> None:
     driver.execute(CREATE)
-    with pytest.raises(psycopg.OperationalError) as caught, driver.transaction() as transaction:
+    with pytest.raises(psycopg.OperationalError) as caught, driver.transaction() as transaction:  # noqa: PT012
         transaction.fetch_rows("INSERT INTO t VALUES (1)")
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
         transaction.fetch_rows("INSERT INTO t VALUES (2)")

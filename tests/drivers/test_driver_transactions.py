@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-
 from drivers.helpers import Administrator, background, copy_stream, eventually
+
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver
 from pgq_fast.drivers.failures import TransactionAbortedError, sqlstate_of
 
@@ -46,7 +46,7 @@ async def test_commits_at_the_end(driver: Any, admin: Administrator) -> None:
 
 async def test_an_exception_rolls_back(driver: Any, admin: Administrator) -> None:
     await driver.execute(CREATE)
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(KeyError, match="mine"):  # noqa: PT012
         async with driver.transaction() as transaction:
             await transaction.copy_in("t", COLUMNS, copy_stream([(1, b"")]))
             raise KeyError("mine")
@@ -56,7 +56,7 @@ async def test_an_exception_rolls_back(driver: Any, admin: Administrator) -> Non
 
 async def test_a_failed_statement_rolls_back(driver: Any, admin: Administrator) -> None:
     await driver.execute(CREATE)
-    with pytest.raises(Exception, match="duplicate key") as caught:
+    with pytest.raises(Exception, match="duplicate key") as caught:  # noqa: PT012
         async with driver.transaction() as transaction:
             await transaction.fetch_rows("INSERT INTO t VALUES (1)")
             await transaction.fetch_rows("INSERT INTO t VALUES (1)")
@@ -67,7 +67,7 @@ async def test_a_failed_statement_rolls_back(driver: Any, admin: Administrator) 
 
 async def test_a_swallowed_failure_is_no_success(driver: Any, admin: Administrator) -> None:
     await driver.execute(CREATE)
-    with pytest.raises(TransactionAbortedError, match="rolled it back"):
+    with pytest.raises(TransactionAbortedError, match="rolled it back"):  # noqa: PT012
         async with driver.transaction() as transaction:
             await transaction.fetch_rows("INSERT INTO t VALUES (1)")
             with contextlib.suppress(Exception):
@@ -276,7 +276,7 @@ async def test_an_exception_leaves_the_callers_transaction_to_the_caller(
         await driver.execute(CREATE)
         async with block():
             await driver.fetch_rows("INSERT INTO t VALUES (1)")
-            with pytest.raises(KeyError):
+            with pytest.raises(KeyError):  # noqa: PT012
                 async with driver.transaction() as transaction:
                     await transaction.fetch_rows("INSERT INTO t VALUES (2)")
                     raise KeyError
@@ -305,7 +305,7 @@ async def test_a_pool_gets_its_connection_back(dsn: str, caplog: pytest.LogCaptu
         driver = AsyncpgPoolDriver(pool)
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
-                with pytest.raises(KeyError):
+                with pytest.raises(KeyError):  # noqa: PT012
                     async with driver.transaction() as transaction:
                         await transaction.fetch_rows("SELECT 1")
                         raise KeyError

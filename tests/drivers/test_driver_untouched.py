@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
+from drivers.helpers import copy_stream, eventually
 from psycopg.rows import dict_row
 
-from drivers.helpers import copy_stream, eventually
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.drivers.base import Int8Array
 
@@ -35,7 +35,7 @@ async def _use_in_every_way(driver: Any) -> None:
             await transaction.copy_in("t", ["n", "s"], copy_stream([(1, b"")]))
             (row,) = await transaction.fetch_rows(ISOLATION)
             assert row[0] == "repeatable read"
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012
             async with driver.transaction() as transaction:
                 await transaction.fetch_rows("SELECT 1")
                 raise KeyError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from drivers.helpers import (
     Administrator,
     RestartableServer,
@@ -18,6 +18,7 @@ from drivers.helpers import (
     eventually,
     restartable_server,
 )
+
 from pgq_fast.drivers import owned, recovery
 from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
 from pgq_fast.drivers.listeners import ReconnectNotifier
@@ -88,7 +89,7 @@ async def test_the_first_connection_reports_its_failure(
         dsn.replace("/pgq_test", "/no_such_pgq_test"),
     ):
         async with OwnedDriver(bad, library) as driver:
-            with pytest.raises(Exception) as caught:  # noqa: PT011 - each library has its own
+            with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
                 async with asyncio.timeout(10):
                     if listen:
                         await driver.add_listener("ch", print)
@@ -103,12 +104,12 @@ async def test_closed_and_used_again(dsn: str, library: Any, admin: Administrato
     for _ in range(2):
         async with driver, driver:
             assert not driver.shutdown.is_set()
-            first = await _pid(driver)
+            await _pid(driver)
             await driver.add_listener("ch", got.append)
             await driver.notify("ch", "x")
             await eventually(lambda: got)
         assert driver.shutdown.is_set()
-        assert first not in await admin.backends()
+        await eventually(lambda: _none(admin))
         assert "closed" in repr(driver)
         got.clear()
     await driver.close()  # nothing is open
@@ -232,7 +233,7 @@ async def test_a_lost_listener_is_replaced_at_once(
         driver.add_reconnect_callback(on_reconnect)
         for round_ in range(1, 4):
             await admin.terminate("LISTEN%")
-            await eventually(lambda round_=round_: len(again) == round_)
+            await eventually(functools.partial(_has, again, round_))
             got.clear()
             await driver.notify("ch", "1")
             await driver.notify("Other", "2")
@@ -244,6 +245,10 @@ async def test_a_lost_listener_is_replaced_at_once(
         await eventually(lambda: _hears(driver, got))
         assert len(again) == 3
     assert "postgresql://" not in caplog.text
+
+
+def _has(items: list[Any], count: int) -> bool:
+    return len(items) == count
 
 
 async def _hears(driver: OwnedDriver, got: list[Any]) -> bool:
@@ -286,6 +291,7 @@ async def test_a_listener_connection_that_leads_nowhere_is_found(
         session: Any = driver._listening
         await eventually(lambda: admin.backends("SELECT 1"))  # it is checked, and stays
         assert driver._listening is session
+        assert session is not None
 
         async def fails(*_: object) -> None:
             raise TimeoutError
@@ -394,10 +400,10 @@ async def test_a_failure_that_waiting_does_not_cure(dsn: str, admin: Administrat
     """asyncpg tells why it cannot connect: a database that was dropped does not come back."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other:
         name = other.info.dbname
-        await other.execute(f'CREATE DATABASE "{name}_gone"')  # type: ignore[arg-type]
+        await other.execute(f'CREATE DATABASE "{name}_gone"')
         driver = OwnedDriver(dsn.replace(name, f"{name}_gone"), "asyncpg")
         await driver.execute("SELECT 1")
-        await other.execute(f'DROP DATABASE "{name}_gone" WITH (FORCE)')  # type: ignore[arg-type]
+        await other.execute(f'DROP DATABASE "{name}_gone" WITH (FORCE)')
     await asyncio.sleep(0.05)
     with pytest.raises(Exception, match="does not exist") as caught:
         await asyncio.wait_for(driver.execute("SELECT 1"), 10)

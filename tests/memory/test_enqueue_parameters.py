@@ -69,9 +69,7 @@ def test_what_is_left_out_is_filled_in_for_every_job() -> None:
 
 
 def test_none_within_a_list_means_no_delay_no_key_no_headers() -> None:
-    batch = normalize(
-        ("a", "b"), (b"", b""), (0, 0), [None, HOUR], [None, "k"], [None, {"h": 1}]
-    )
+    batch = normalize(("a", "b"), (b"", b""), (0, 0), [None, HOUR], [None, "k"], [None, {"h": 1}])
     assert batch.execute_after == [ZERO, HOUR]
     assert batch.dedupe_key == [None, "k"]
     assert batch.headers == [None, {"h": 1}]
@@ -181,9 +179,7 @@ def test_a_repeated_key_is_refused_where_one_statement_could_not_update_it_twice
 
 def test_jobs_without_a_key_do_not_repeat_one() -> None:
     reject_repeated_dedupe_keys(normalize(["a"] * 2, [None] * 2, [0] * 2))
-    reject_repeated_dedupe_keys(
-        normalize(["a"] * 3, [None] * 3, [0] * 3, None, [None, "k", None])
-    )
+    reject_repeated_dedupe_keys(normalize(["a"] * 3, [None] * 3, [0] * 3, None, [None, "k", None]))
 
 
 def test_an_unknown_mode_is_refused() -> None:

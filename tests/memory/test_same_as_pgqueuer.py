@@ -100,7 +100,9 @@ class SameAsPgqueuer(RuleBasedStateMachine):
     def dequeue_all(
         self, batch_size: int, limits: list[int], worker: Any, total: int | None, timeout: timedelta
     ) -> None:
-        self.dequeue(batch_size, dict(zip(ENTRYPOINTS, limits, strict=True)), worker, total, timeout)
+        self.dequeue(
+            batch_size, dict(zip(ENTRYPOINTS, limits, strict=True)), worker, total, timeout
+        )
 
     @rule(name=names, batch_size=st.integers(1, 3), worker=st.sampled_from(WORKERS))
     def dequeue_one(self, name: str, batch_size: int, worker: Any) -> None:
@@ -304,7 +306,10 @@ class SameAsPgqueuer(RuleBasedStateMachine):
             for row in self.run(self.theirs.throughput_summary())
         }
         assert Counter(
-            {row.entrypoint: row.completed for row in self.run(self.ours.job_duration_percentiles(DAY))}
+            {
+                row.entrypoint: row.completed
+                for row in self.run(self.ours.job_duration_percentiles(DAY))
+            }
         ) == Counter(
             {
                 row.entrypoint: row.completed

@@ -57,7 +57,7 @@ def steps() -> Steps[int]:
 
 def run(recorder: Any) -> int:
     if isinstance(recorder, AsyncRecorder):
-        return asyncio.run(run_async(recorder, steps()))
+        return asyncio.run(run_async(recorder, steps()))  # type: ignore[arg-type]
     return run_sync(recorder, steps())
 
 

@@ -83,7 +83,9 @@ async def measure(package: str, dsn: str, jobs: int, batch_size: int, handler: s
         await connection.close()
 
 
-def in_process(package: str, dsn: str, jobs: int, batch_size: int, handler: str) -> dict[str, float]:
+def in_process(
+    package: str, dsn: str, jobs: int, batch_size: int, handler: str
+) -> dict[str, float]:
     """One measurement, in a process that loads only *package*."""
     command = [sys.executable, os.path.abspath(__file__), "--measure", package, "--dsn", dsn]
     command += ["--jobs", str(jobs), "--batch-size", str(batch_size), "--handler", handler]
@@ -134,9 +136,7 @@ def report(dsn: str, jobs: int, repeat: int) -> None:
             ("drain rate", "jobs/s"),
             ("drain cpu", "us/job"),
         ):
-            columns = {
-                package: [run[figure] for run in found[package]] for package in PACKAGES
-            }
+            columns = {package: [run[figure] for run in found[package]] for package in PACKAGES}
             old, new = (statistics.median(columns[package]) for package in PACKAGES)
             shown = "  ".join(f"{package} {spread(columns[package])}" for package in PACKAGES)
             print(f"  {figure:12} {unit}  {shown}  ratio {new / old:.2f}")
@@ -157,9 +157,7 @@ def main() -> None:
         import uvloop
 
         uvloop.run(
-            measure(
-                options.measure, options.dsn, options.jobs, options.batch_size, options.handler
-            )
+            measure(options.measure, options.dsn, options.jobs, options.batch_size, options.handler)
         )
         return
     with ExitStack() as stack:

@@ -6,9 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, MutableMapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pgq_fast.drivers.base import Driver
 from pgq_fast.executors import (
@@ -36,7 +34,7 @@ __all__ = ["PgQueuer"]
 
 @dataclasses.dataclass
 class PgQueuer:
-    """A worker: the jobs of a :class:`QueueManager` and the schedules of a :class:`SchedulerManager`.
+    """A worker: a :class:`QueueManager` for jobs, a :class:`SchedulerManager` for schedules.
 
     Attributes:
         connection: The driver.
@@ -234,9 +232,7 @@ class PgQueuer:
         self,
         entrypoint: str,
         expression: str,
-        executor_factory: Callable[
-            [ScheduleExecutorFactoryParameters], AbstractScheduleExecutor
-        ]
+        executor_factory: Callable[[ScheduleExecutorFactoryParameters], AbstractScheduleExecutor]
         | None = None,
         clean_old: bool = False,
         accepts_context: bool | None = None,

@@ -134,5 +134,3 @@ class ConnectionLostError(PgqException, ConnectionError):
 
 class MissingImplementationError(PgqException, ImportError):
     """``PGQ_FAST_IMPL`` asks for an implementation that is not installed."""
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import traceback as traceback_module
 from collections.abc import MutableMapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import anyio
@@ -65,7 +65,7 @@ __all__ = [
 
 def utc_now() -> datetime:
     """The client's clock, in UTC. Leases and heartbeats never depend on it."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 class Event(BaseModel):
@@ -237,7 +237,9 @@ def _decode_headers(job: Job, row: Any) -> None:
         except ValueError:
             # jsonb nests deeper and holds larger numbers than the parser takes. Its error is not
             # logged: it may quote the text.
-            logger.warning("Job %s has headers that cannot be parsed; they are ignored", fields["id"])
+            logger.warning(
+                "Job %s has headers that cannot be parsed; they are ignored", fields["id"]
+            )
             headers = None
         if headers is not None and not isinstance(headers, dict):
             logger.warning(

@@ -271,9 +271,7 @@ class QueueManager:
                     f"The required table '{table}' is missing: run 'pgq install' to create it"
                 )
         if not await self.queries.has_table(names.queue_table_log):
-            raise RuntimeError(
-                f"The {names.queue_table_log} table is missing: run 'pgq upgrade'"
-            )
+            raise RuntimeError(f"The {names.queue_table_log} table is missing: run 'pgq upgrade'")
         for table, column in (
             (names.queue_table, "updated"),
             (names.queue_table, "heartbeat"),

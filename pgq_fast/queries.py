@@ -6,10 +6,10 @@ Each method is one statement, or hands over to the layout and the schema modules
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -70,9 +70,7 @@ def _batch(
     tracer: TracingProtocol | None,
 ) -> EnqueueBatch:
     """The arguments of ``enqueue``, checked, with the tracer's headers."""
-    batch = enqueueing.normalize(
-        entrypoint, payload, priority, execute_after, dedupe_key, headers
-    )
+    batch = enqueueing.normalize(entrypoint, payload, priority, execute_after, dedupe_key, headers)
     enqueueing.check_on_conflict(on_conflict, batch)
     active = tracer or tracing.TRACER.tracer
     return batch if active is None else enqueueing.trace_headers(batch, active)
@@ -191,7 +189,7 @@ class Queries:
         await self.apply_upgrade()
 
     async def verify(self, expect: Literal["present", "absent"] = "present") -> list[str]:
-        """What is not as it should be in an installation, or is left of one; nothing if all is well.
+        """What is wrong with an installation, or left of one; empty if all is well.
 
         Args:
             expect: Whether there should be an installation.
@@ -218,9 +216,7 @@ class Queries:
 
     async def table_has_index(self, table: str, index: str) -> bool:
         """Whether *table* is there and has *index*."""
-        return await run_async(
-            self.driver, manage.table_has_index(self.qbe.settings, table, index)
-        )
+        return await run_async(self.driver, manage.table_has_index(self.qbe.settings, table, index))
 
     async def has_user_defined_enum(self, key: str, enum: str) -> bool:
         """Whether the enum type *enum* is there and has the label *key*."""
@@ -375,9 +371,7 @@ class Queries:
             self.tracer,
         )
         with _duplicates_named(batch):
-            return await compat_enqueue.enqueue(
-                self.driver, self.qbq.settings, batch, on_conflict
-            )
+            return await compat_enqueue.enqueue(self.driver, self.qbq.settings, batch, on_conflict)
 
     async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """1 if a job of *entrypoints* is queued, deferred or not; else 0."""
@@ -401,9 +395,7 @@ class Queries:
 
     async def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
-        return await self._models(
-            models.QueueStatistics, "compat/queue_size", self.qbq.settings
-        )
+        return await self._models(models.QueueStatistics, "compat/queue_size", self.qbq.settings)
 
     async def log_jobs(
         self,
@@ -518,9 +510,7 @@ class Queries:
 
     async def exception_logs(self, limit: int = 100) -> list[models.Log]:
         """The latest failures, with their tracebacks."""
-        return await self._models(
-            models.Log, "compat/exception_logs", self.qbq.settings, limit
-        )
+        return await self._models(models.Log, "compat/exception_logs", self.qbq.settings, limit)
 
     async def unaggregated_log_count(self) -> int:
         """Number of log entries that no statistics contain yet."""
@@ -552,7 +542,7 @@ class Queries:
     async def insert_schedule(
         self, schedules: dict[models.CronExpressionEntrypoint, timedelta]
     ) -> None:
-        """Make *schedules* known, each to run first after its delay; known ones stay as they are."""
+        """Make *schedules* known, each to run first after its delay; known ones stay."""
         await self._schedule("compat/insert_schedule", *_schedule_columns(schedules))
 
     async def fetch_schedule(
@@ -618,9 +608,7 @@ class Queries:
 
     async def active_workers(self) -> list[models.ActiveWorker]:
         """Workers that hold picked jobs."""
-        return await self._models(
-            models.ActiveWorker, "compat/active_workers", self.qbq.settings
-        )
+        return await self._models(models.ActiveWorker, "compat/active_workers", self.qbq.settings)
 
     async def stale_jobs(self, threshold: timedelta, limit: int = 100) -> list[models.StaleJob]:
         """Picked jobs without a heartbeat for *threshold*, the longest silent first."""
@@ -648,9 +636,7 @@ class Queries:
 
     async def queue_job_by_id(self, id: types.JobId) -> models.Job | None:
         """A job that is in the queue, else None."""
-        jobs = await self._models(
-            models.Job, "compat/queue_job_by_id", self.qbq.settings, id
-        )
+        jobs = await self._models(models.Job, "compat/queue_job_by_id", self.qbq.settings, id)
         return jobs[0] if jobs else None
 
     async def schema_info(self) -> list[models.TableInfo]:
@@ -787,9 +773,7 @@ class SyncQueries:
             self.tracer,
         )
         with _duplicates_named(batch):
-            return compat_enqueue.enqueue_sync(
-                self.driver, self.qbq.settings, batch, on_conflict
-            )
+            return compat_enqueue.enqueue_sync(self.driver, self.qbq.settings, batch, on_conflict)
 
     def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""

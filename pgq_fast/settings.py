@@ -25,9 +25,7 @@ IdentifierPrefix: TypeAlias = Annotated[str, StringConstraints(pattern=f"^({_NAM
 # PostgreSQL folds an unquoted schema name to lower case, while the catalog queries compare it
 # as a string: keep the one spelling that suits both.
 SchemaName: TypeAlias = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", to_lower=True)]
-ObjectName: TypeAlias = Annotated[
-    str, StringConstraints(pattern=rf"^{_NAME}(\.{_NAME})*$")
-]
+ObjectName: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(\.{_NAME})*$")]
 # A channel is sent as a string literal and as a quoted identifier, never as bare SQL.
 ChannelName: TypeAlias = Annotated[
     Channel, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -82,9 +80,7 @@ class Durability(Enum):
 class ConnectionSettings(BaseSettings):
     """How to connect. What is not set is left to the DSN and to libpq's own variables."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True)
 
     dsn: str | None = Field(
         default=None, validation_alias=AliasChoices("PGQUEUER_DSN", "PGDSN"), repr=False
@@ -125,9 +121,7 @@ class DBSettings(BaseSettings):
     a database; ``db_schema`` puts all of them in a schema, else the ``search_path`` decides.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True)
 
     # The first field: the defaults of the names below read it.
     prefix: IdentifierPrefix = Field(default="")

@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,24 @@ from support.server import Databases, running_server, server_description
 # Tests choose names, schema and connection themselves; the developer's shell must not.
 for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDSN"))]:
     del os.environ[_name]
+
+HERE = Path(__file__).parent
+
+# Folders whose tests reach no kernel: running them for both implementations tells nothing new.
+IMPL_AGNOSTIC = {"scheduler", "schema"}
+# Folders whose subject differs from one PostgreSQL to the next.
+PG_MATRIX = {"schema"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole folders, before ``-m`` selects by marks."""
+    for item in items:
+        folder = item.path.relative_to(HERE).parts[0]
+        if folder in IMPL_AGNOSTIC:
+            item.add_marker(pytest.mark.impl_agnostic)
+        if folder in PG_MATRIX:
+            item.add_marker(pytest.mark.pg_matrix)
 
 
 def pytest_report_header() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from operator import index
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -30,9 +30,9 @@ CLAIM_COLUMNS: Final = 8
 MAX_FIELD: Final = 0x3FFFFFFF
 """Bytes that PostgreSQL accepts in one value: its allocator stops short of 1 GB."""
 
-_PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
-_MAX_TIME: Final = datetime.max.replace(tzinfo=timezone.utc)
-_MIN_TIME: Final = datetime.min.replace(tzinfo=timezone.utc)
+_PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MAX_TIME: Final = datetime.max.replace(tzinfo=UTC)
+_MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
 _TIMES: Final = struct.Struct("!qqq")
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack("!ii", 0, 0)
 _COPY_TRAILER: Final = struct.pack("!h", -1)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
 from pgq_fast.errors import PgqException
+from pgq_fast.settings import ConnectionSettings, DBSettings
 
 __all__ = ["CliError", "explain", "first_line"]
 
@@ -16,7 +17,12 @@ class CliError(PgqException):
     """A command cannot do its work."""
 
 
+# Models of a factory may fail too, but that is for its author.
+_SETTINGS: Final = (DBSettings.__name__, ConnectionSettings.__name__)
+
 _NO_REMEDY: Final = "PostgreSQL's manual explains the code"
+
+_EXISTS: Final = "Run 'pgq verify --expect present' to see what is there, then 'pgq upgrade'"
 
 # By SQLSTATE, or by its first two characters, which name a class of errors.
 _REMEDIES: Final = {
@@ -24,10 +30,11 @@ _REMEDIES: Final = {
     "3F000": "Create the schema first, or install without --no-create-schema",
     "42501": "Connect as a role that owns the objects or may create them",
     "42704": "Run 'pgq upgrade' if the installation is older, 'pgq install' if there is none",
-    "42710": "Run 'pgq verify --expect present' to see what is there, then 'pgq upgrade'",
     "42703": "Run 'pgq upgrade': the installation is older than this release",
     "42P01": "Run 'pgq install', or check --prefix, --schema and the database",
-    "42P07": "Run 'pgq verify --expect present' to see what is there, then 'pgq upgrade'",
+    "42710": _EXISTS,
+    "42723": _EXISTS,
+    "42P07": _EXISTS,
     "2BP01": "Drop what depends on it first",
     "23": "Repair these rows, then run the command again: it goes on where it stopped",
     "40": "Run the command again",
@@ -41,13 +48,15 @@ def explain(error: BaseException) -> str | None:
     """The line for *error*; None for what is no failure of the operator's surroundings."""
     if isinstance(error, PgqException):
         return _one_line(str(error))
-    if isinstance(error, ValidationError):
+    if isinstance(error, ValidationError) and error.title in _SETTINGS:
         return _invalid_settings(error)
     code = sqlstate_of(error)
     if code is not None:
         remedy = _REMEDIES.get(code) or _REMEDIES.get(code[:2]) or _NO_REMEDY
         return f"PostgreSQL refused: {first_line(error)} (SQLSTATE {code}). {remedy}."
-    if is_connection_lost(error):
+    # Of the operating system's errors only these are the connection's; a factory may open files.
+    of_a_file = isinstance(error, OSError) and not isinstance(error, ConnectionError)
+    if is_connection_lost(error) and not of_a_file:
         return "the connection to PostgreSQL was lost. Look at the server, then run it again."
     return None
 
@@ -59,12 +68,16 @@ def first_line(error: BaseException) -> str:
 
 
 def _invalid_settings(error: ValidationError) -> str:
-    # Never the values: one of them may be a DSN.
+    # Never the values: one of them may be a DSN. Names with a default that could not be made
+    # from a wrong prefix are not wrong themselves.
     problems = "; ".join(
         f"{'.'.join(str(part) for part in detail['loc']) or 'settings'}: {detail['msg']}"
         for detail in error.errors(include_input=False, include_url=False)
+        if detail["type"] != "default_factory_not_called"
     )
-    return _one_line(f"invalid settings: {problems}. Check the options and PGQUEUER_* variables.")
+    return _one_line(
+        f"invalid settings: {problems}. Check --prefix, --schema and the PGQUEUER_* variables."
+    )
 
 
 def _one_line(text: str) -> str:

@@ -152,7 +152,9 @@ class PsycopgDriver(Driver):
 
         _require_autocommit(connection)
         self._connection = connection
-        self._status = TransactionStatus
+        # Plain numbers, as libpq's wrapper gives them: they are compared around each statement.
+        self._idle = int(TransactionStatus.IDLE)
+        self._active = int(TransactionStatus.ACTIVE)
         self._lock = asyncio.Lock()
         self._shutdown = asyncio.Event()
         self._tm = TaskManager()
@@ -203,10 +205,8 @@ class PsycopgDriver(Driver):
         """Whether the caller has a transaction open on the connection."""
         if self._in_own_transaction or self._connection.closed:
             return False
-        status = self._connection.info.transaction_status
-        if status is self._status.ACTIVE:
-            return self._in_transaction_before
-        return status is not self._status.IDLE
+        status = self._connection.pgconn.transaction_status
+        return self._in_transaction_before if status == self._active else status != self._idle
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
@@ -238,7 +238,7 @@ class PsycopgDriver(Driver):
     async def _roll_back(self) -> None:
         try:
             await self._finish_unfinished()
-            if self._connection.info.transaction_status is not self._status.IDLE:
+            if self._connection.pgconn.transaction_status != self._idle:
                 await self._execute("ROLLBACK")
         except Exception as error:
             if not self._connection.closed:
@@ -287,7 +287,8 @@ class PsycopgDriver(Driver):
             self._end_statement()
 
     async def _begin_statement(self) -> None:
-        await self._finish_unfinished()
+        if self._unfinished:
+            await self._finish_unfinished()
         self._in_transaction_before = self.in_transaction()
         self._watch.pause()
 
@@ -295,7 +296,7 @@ class PsycopgDriver(Driver):
         # psycopg cancels a statement whose await was cancelled and waits for its end; a second
         # cancellation makes it give that up.
         self._unfinished = (
-            self._connection.info.transaction_status is self._status.ACTIVE
+            self._connection.pgconn.transaction_status == self._active
             and not self._connection.lock.locked()
         )
         self._watch.resume()
@@ -311,7 +312,7 @@ class PsycopgDriver(Driver):
         self._watch.pause()
         try:
             async with asyncio.timeout(CLEANUP_TIMEOUT), connection.lock:
-                if connection.info.transaction_status is self._status.ACTIVE:
+                if connection.pgconn.transaction_status == self._active:
                     with contextlib.suppress(Error):
                         # Refused where the statement is no COPY.
                         connection.pgconn.put_copy_end(b"cancelled")

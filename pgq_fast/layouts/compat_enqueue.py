@@ -34,7 +34,14 @@ COPY_FROM_ROWS: Final = 200
 COPY_CHUNK_ROWS: Final = 10_000
 """Rows encoded at a time, so that a huge list is not in memory twice and the loop not blocked."""
 
-_JOB_COLUMNS: Final[tuple[str, ...]] = ("id", "priority", "status", "entrypoint", "payload", "headers")
+_JOB_COLUMNS: Final[tuple[str, ...]] = (
+    "id",
+    "priority",
+    "status",
+    "entrypoint",
+    "payload",
+    "headers",
+)
 _LOG_COLUMNS: Final = ("job_id", "status", "priority", "entrypoint")
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -96,7 +103,7 @@ def copy_steps(settings: DBSettings, batch: EnqueueBatch) -> Steps:
 def insert_statement(
     settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
 ) -> Statement:
-    """Insert *batch*; a row for each job that is in the queue now: its place, from 1, and its id."""
+    """Insert *batch*; a row for each job that is in the queue now: place, from 1, and id."""
     headers = [None if text is None else text.decode() for text in encode_headers(batch.headers)]
     flags = () if on_conflict == "raise" else (on_conflict,)
     if len(batch) == 1 and on_conflict != "update_priority":

@@ -287,13 +287,14 @@ class InMemoryQueries:
     ) -> None:
         """Put a job back, due after *delay*, with ``attempts`` one higher.
 
-        A job that is gone, or that another worker has taken over, is left alone.
+        A job that is gone, that another worker has taken over, or that was put back before, is left
+        alone.
 
         Raises:
             DuplicateJobError: The job was held, and its dedupe key is taken by now.
         """
         row = self._jobs.owned(job.id, job.queue_manager_id)
-        if row is None:
+        if row is None or row.attempts != job.attempts:
             return
         traceback = _json(traceback_record)
         now = utc_now()
@@ -381,9 +382,15 @@ class InMemoryQueries:
     async def list_failed_jobs(
         self, limit: int = 100, order: SortOrder = "DESC"
     ) -> list[models.Job]:
-        """Held jobs by creation time."""
+        """Held jobs by creation time.
+
+        Raises:
+            ValueError: *order* is neither ``"ASC"`` nor ``"DESC"``.
+        """
+        if order not in ("ASC", "DESC"):
+            raise ValueError(f"order is {order!r}: pass 'ASC' or 'DESC'")
         failed = [row for row in self._jobs.rows.values() if row.status == "failed"]
-        failed.sort(key=lambda row: (row.created, row.id), reverse=order != "ASC")
+        failed.sort(key=lambda row: (row.created, row.id), reverse=order == "DESC")
         return [_job(row) for row in failed[:limit]]
 
     async def browse_queue(

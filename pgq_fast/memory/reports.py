@@ -109,9 +109,7 @@ def throughput_summary(
             totals[bucket.entrypoint, bucket.status] += count
     return [
         models.ThroughputStats(entrypoint=entrypoint, status=status, total_count=count)
-        for (entrypoint, status), count in sorted(
-            totals.items(), key=lambda item: (item[0][0], _STATUS_ORDER[item[0][1]])
-        )
+        for (entrypoint, status), count in sorted(totals.items())
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pgq_fast.logconfig import logger
@@ -172,19 +172,19 @@ def verify(
     if expect == "present":
         return [found.problem for found in differences(live, settings) if found.problem]
 
-    def unexpected(kind: str, names: list[str], found: dict[str, object]) -> Iterator[str]:
+    def unexpected(kind: str, names: list[str], found: Mapping[str, object]) -> Iterator[str]:
         for name in names:
             if locate(settings, name).name in found:
                 yield f"unexpected {kind} '{name}'"
 
     wanted = target(settings)
     return [
-        *unexpected("table", [table.name for table in wanted.tables], {**live.tables}),
+        *unexpected("table", [table.name for table in wanted.tables], live.tables),
         *unexpected(
             "type",
             [wanted.status_type.name, settings.legacy_statistics_status_type],
-            {**live.enums},
+            live.enums,
         ),
-        *unexpected("function", [wanted.function.name], {**live.functions}),
-        *unexpected("trigger", [wanted.trigger.name], {**live.triggers}),
+        *unexpected("function", [wanted.function.name], live.functions),
+        *unexpected("trigger", [wanted.trigger.name], live.triggers),
     ]

@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 from pgq_fast.settings import DBSettings
 
 __all__ = [
+    "BUCKET_KEY",
     "STATUS_TYPE",
     "Column",
     "EnumType",
@@ -24,6 +25,7 @@ __all__ = [
     "Table",
     "Target",
     "Trigger",
+    "beside",
     "locate",
     "retired",
     "target",

@@ -28,6 +28,7 @@ class JobContext(Context):
         # To a type checker it is the field of the base class.
         @property
         def cancellation(self):
+            """The job's cancel scope."""
             if self._scope is None:
                 self._scope = anyio.CancelScope()
                 if self.canceled:

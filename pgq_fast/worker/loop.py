@@ -6,9 +6,9 @@ States of a job that this worker has claimed:
        |          |
        +----------+--> released (given back, as it was before the claim)
 
-Started jobs are in ``manager.job_context``; ended ones that the server may not know of are with the
-:class:`~pgq_fast.worker.acks.Acknowledger`; what is in neither and still picked by this worker on the
-server is released when the run ends, or after a claim whose answer got lost.
+Started jobs are in ``manager.job_context``; ended ones that the server may not know of are with
+the :class:`~pgq_fast.worker.acks.Acknowledger`; what is in neither and still picked by this worker
+on the server is released when the run ends, or after a claim whose answer got lost.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pgq_fast import models, tracing
 from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.failures import is_connection_lost
+from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.errors import MalformedRowError, retry_request
 from pgq_fast.executors import EntrypointExecutor
 from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
@@ -101,10 +102,9 @@ class Worker:
         await driver.add_listener(manager.channel, self.heard)
         stop = asyncio.create_task(manager.shutdown.wait(), name="pgq_fast shutdown")
         stop.add_done_callback(lambda _: self.wake.set())
-        add_reconnect_callback = getattr(driver, "add_reconnect_callback", None)
-        if add_reconnect_callback is not None:
+        if isinstance(driver, ReconnectNotifier):
             # Whatever was notified while nobody listened is lost: look for it.
-            add_reconnect_callback(self.wake.set)
+            driver.add_reconnect_callback(self.wake.set)
         background = [
             asyncio.create_task(task, name=f"pgq_fast {name}")
             for name, task in self._background().items()
@@ -115,6 +115,8 @@ class Worker:
             await self._protect(self._close())
             for task in (stop, *background):
                 await cancel_and_wait(task)
+            if isinstance(driver, ReconnectNotifier):
+                driver.remove_reconnect_callback(self.wake.set)
             if isinstance(driver, ListenerRemover):
                 await self._quietly(
                     driver.remove_listener(manager.channel, self.heard), "stop listening"
@@ -229,8 +231,7 @@ class Worker:
         return [
             job
             for job in jobs
-            if job.id not in self.manager.job_context
-            and not ending.get(job.id, -1) >= job.attempts
+            if job.id not in self.manager.job_context and not ending.get(job.id, -1) >= job.attempts
         ]
 
     def limits(self) -> dict[QueueEntrypoint, int]:
@@ -388,9 +389,7 @@ class Worker:
         except Exception as error:
             await self._failed(job, error)
         else:
-            self.acks.put(
-                Outcome(job, "canceled" if context.cancel_called else "successful", None)
-            )
+            self.acks.put(Outcome(job, "canceled" if context.cancel_called else "successful", None))
         finally:
             manager.jobs_logged += 1
             if manager.job_context.get(job.id) is context:

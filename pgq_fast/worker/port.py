@@ -18,7 +18,9 @@ LONG_AGO = timedelta(days=36500)
 class HasWorkerLayout(Protocol):
     """A repository that knows a quicker way than the methods of its port."""
 
-    def worker_layout(self) -> WorkerLayout | None: ...
+    def worker_layout(self) -> WorkerLayout | None:
+        """That way; None where it would pass something by that the user changed."""
+        ...
 
 
 @dataclasses.dataclass(slots=True)

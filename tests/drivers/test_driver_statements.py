@@ -64,11 +64,11 @@ PARAMETERS: list[tuple[str, Any, Any]] = [
 
 async def test_is_what_the_rest_of_the_package_expects(driver: Any, kind: str) -> None:
     assert Driver in type(driver).__mro__
-    assert isinstance(driver, RowDriver)
-    assert isinstance(driver, ListenerRemover)
     assert driver.owns_connections is kind.startswith("owned")
     assert not driver.shutdown.is_set()
     assert driver.tm.tasks == set()
+    assert isinstance(driver, RowDriver)
+    assert isinstance(driver, ListenerRemover)
 
 
 async def test_types_by_position(driver: Any) -> None:

@@ -106,14 +106,14 @@ async def test_each_view_asks_the_repository(
     method: str, arguments: tuple[Any, ...], expected: tuple[str, tuple[Any, ...]]
 ) -> None:
     spy = Spy()
-    service = InsightsService(spy)  # type: ignore[arg-type]
+    service = InsightsService(spy)
     assert await getattr(service, method)(*arguments) == expected[0]
     assert spy.calls == [expected]
 
 
 async def test_the_actions_ask_the_repository() -> None:
     spy = Spy()
-    service = QueueManagementService(spy)  # type: ignore[arg-type]
+    service = QueueManagementService(spy)
     await service.requeue([JobId(1)])
     await service.cancel([JobId(2)])
     assert spy.calls == [("requeue_jobs", ([1],)), ("mark_job_as_cancelled", ([2],))]

@@ -13,14 +13,23 @@ from pgq_fast.memory import InMemoryDriver, InMemoryQueries
 from support.drivers import open_driver
 
 
-@pytest_asyncio.fixture(params=["memory", "postgres"])
-async def queries(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    """An empty queue: ``InMemoryQueries``, then ``Queries``, which has the same methods."""
+@pytest.fixture(params=["memory", "postgres"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where the queue is to be kept: ``memory``, or the DSN of a database."""
     if request.param == "memory":
+        return "memory"
+    dsn: str = request.getfixturevalue("queue_dsn")
+    return dsn
+
+
+@pytest_asyncio.fixture
+async def queries(place: str) -> AsyncIterator[Any]:
+    """An empty queue: ``InMemoryQueries``, then ``Queries``, which has the same methods."""
+    if place == "memory":
         yield InMemoryQueries(InMemoryDriver())
         return
     from pgq_fast.queries import Queries
 
     async with AsyncExitStack() as stack:
-        driver = await open_driver("asyncpg", request.getfixturevalue("queue_dsn"), stack)
+        driver = await open_driver("asyncpg", place, stack)
         yield Queries(driver)

@@ -29,7 +29,7 @@ HOUR = timedelta(hours=1)
 ZERO = timedelta(0)
 
 
-class Color(str, enum.Enum):
+class Color(enum.StrEnum):
     RED = "red"
 
 
@@ -98,10 +98,15 @@ def test_the_batch_does_not_follow_later_changes_of_the_callers_lists() -> None:
 
 
 def test_subclasses_become_the_plain_types() -> None:
-    batch = normalize(
-        [Color.RED, "b"], [bytearray(b"x"), memoryview(b"y")], [Level.HIGH, Indexable()],
-        None, [Color.RED, None], [MappingProxyType({"a": 1}), None],
-    )  # fmt: skip
+    arguments: Any = (
+        [Color.RED, "b"],
+        [bytearray(b"x"), memoryview(b"y")],
+        [Level.HIGH, Indexable()],
+        None,
+        [Color.RED, None],
+        [MappingProxyType({"a": 1}), None],
+    )
+    batch = normalize(*arguments)
     assert [type(value) for value in batch.entrypoint] == [str, str]
     assert batch.entrypoint == ["red", "b"]
     assert [type(value) for value in batch.payload] == [bytes, bytes]

@@ -55,8 +55,8 @@ class SameAsPgqueuer(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.ours = InMemoryQueries(InMemoryDriver())
-        self.theirs = pgqueuer.InMemoryQueries(pgqueuer.InMemoryDriver())
+        self.ours: Any = InMemoryQueries(InMemoryDriver())
+        self.theirs: Any = pgqueuer.InMemoryQueries(pgqueuer.InMemoryDriver())
         self.held: dict[int, tuple[Job, Any]] = {}
         self.lost: list[Job] = []
         self.keyed: set[int] = set()
@@ -77,7 +77,7 @@ class SameAsPgqueuer(RuleBasedStateMachine):
         for queries in (self.ours, self.theirs):
             columns = [list(column) for column in zip(*jobs, strict=True)]
             try:
-                outcomes.append(self.run(queries.enqueue(*columns, on_conflict=on_conflict)))  # type: ignore[attr-defined]
+                outcomes.append(self.run(queries.enqueue(*columns, on_conflict=on_conflict)))
             except (DuplicateJobError, pgqueuer.domain.errors.DuplicateJobError) as error:
                 outcomes.append(("duplicate", error.dedupe_key))
             except ValueError:
@@ -119,7 +119,7 @@ class SameAsPgqueuer(RuleBasedStateMachine):
         mine = self.run(
             self.ours.dequeue(
                 batch_size,
-                {name: EntrypointExecutionParameter(limit) for name, limit in limits.items()},  # type: ignore[misc]
+                {name: EntrypointExecutionParameter(limit) for name, limit in limits.items()},
                 worker,
                 total,
                 timeout,
@@ -128,7 +128,7 @@ class SameAsPgqueuer(RuleBasedStateMachine):
         other = self.run(
             self.theirs.dequeue(
                 batch_size,
-                {name: TheirParameter(limit) for name, limit in limits.items()},  # type: ignore[misc]
+                {name: TheirParameter(limit) for name, limit in limits.items()},
                 worker,
                 total,
                 timeout,
@@ -259,18 +259,16 @@ class SameAsPgqueuer(RuleBasedStateMachine):
     @invariant()
     def same_answers(self) -> None:
         every = list(range(1, 100))
-        assert dict(self.run(self.ours.job_status(every))) == dict(  # type: ignore[arg-type]
-            self.run(self.theirs.job_status(every))  # type: ignore[arg-type]
+        assert dict(self.run(self.ours.job_status(every))) == dict(
+            self.run(self.theirs.job_status(every))
         )
         for some in (ENTRYPOINTS, ["a"], ["b", "none"]):
-            assert self.run(self.ours.queued_work(some)) == self.run(  # type: ignore[arg-type]
-                self.theirs.queued_work(some)  # type: ignore[arg-type]
+            assert self.run(self.ours.queued_work(some)) == self.run(self.theirs.queued_work(some))
+            assert self.run(self.ours.eligible_queued_work(some)) == self.run(
+                self.theirs.eligible_queued_work(some)
             )
-            assert self.run(self.ours.eligible_queued_work(some)) == self.run(  # type: ignore[arg-type]
-                self.theirs.eligible_queued_work(some)  # type: ignore[arg-type]
-            )
-            assert (self.run(self.ours.next_deferred_eta(some)) is None) == (  # type: ignore[arg-type]
-                self.run(self.theirs.next_deferred_eta(some)) is None  # type: ignore[arg-type]
+            assert (self.run(self.ours.next_deferred_eta(some)) is None) == (
+                self.run(self.theirs.next_deferred_eta(some)) is None
             )
         assert {job.id for job in self.run(self.ours.list_failed_jobs())} == {
             job.id for job in self.run(self.theirs.list_failed_jobs())

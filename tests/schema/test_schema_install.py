@@ -18,6 +18,8 @@ from support.original import pgqueuer_queries
 from support.pg_programs import psql, schema_dump
 from support.server import Databases
 
+pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
+
 DEFAULT: dict[str, Any] = {}
 PREFIX_AND_SCHEMA: dict[str, Any] = {"prefix": "acme_", "db_schema": "billing"}
 OWN_NAMES: dict[str, Any] = {

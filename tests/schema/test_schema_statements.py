@@ -9,6 +9,8 @@ import pytest
 
 from pgq_fast.schema.statements import Statement, Steps, query, run_async, run_sync
 
+pytestmark = pytest.mark.impl_agnostic
+
 
 class Recorder:
     """A driver, asynchronous or blocking, that answers from a list and notes what it got."""

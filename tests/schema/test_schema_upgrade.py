@@ -23,6 +23,8 @@ from support.drivers import MakeDriver
 from support.original import pgqueuer_queries
 from support.pg_programs import ReleaseDatabase, objects, psql, schema_dump
 
+pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
+
 RELEASES = ("0.18.10", "1.0.2", "1.1.1", "1.3.2")
 SETTINGS = DBSettings()
 

@@ -12,6 +12,8 @@ from pgq_fast.schema.target import target
 from pgq_fast.settings import DBSettings, Durability
 from support.pg_programs import objects, psql, schema_dump
 
+pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
+
 SETTINGS = DBSettings()
 TARGET = target(SETTINGS)
 

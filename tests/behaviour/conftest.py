@@ -1,0 +1,59 @@
+"""Queues over each driver, and another session that looks at their tables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from behaviour.helpers import Tables
+from pgq_fast.qm import QueueManager
+from pgq_fast.queries import Queries
+from support.drivers import KINDS, MakeDriver
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The test runs once for each kind of driver."""
+    name: str = request.param
+    return name
+
+
+@pytest_asyncio.fixture
+async def driver(kind: str, make_driver: MakeDriver, queue_dsn: str) -> Any:
+    """A driver of that kind on a database with the schema."""
+    return await make_driver(kind, queue_dsn)
+
+
+@pytest.fixture
+def queries(driver: Any) -> Queries:
+    """The queue."""
+    return Queries(driver)
+
+
+@pytest.fixture
+def manager(queries: Queries) -> QueueManager:
+    """A worker without handlers."""
+    return QueueManager(queries)
+
+
+@pytest_asyncio.fixture
+async def another(
+    kind: str, make_driver: MakeDriver, queue_dsn: str
+) -> Callable[[], Awaitable[QueueManager]]:
+    """``await another()``: a further worker, on connections of its own."""
+
+    async def make() -> QueueManager:
+        return QueueManager(Queries(await make_driver(kind, queue_dsn)))
+
+    return make
+
+
+@pytest_asyncio.fixture
+async def tables(queue_dsn: str) -> AsyncIterator[Tables]:
+    """The tables, through a session of the test's own."""
+    async with await psycopg.AsyncConnection.connect(queue_dsn, autocommit=True) as connection:
+        yield Tables(connection)

@@ -1,0 +1,413 @@
+"""The commands that manage the schema: effects, output, exit codes."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import psycopg
+import pytest
+
+from support.command_line import CommandLine, Done
+from support.pg_programs import psql, schema_dump
+
+pytestmark = pytest.mark.impl_agnostic
+
+PRESENT = "All required PgQueuer database objects are present.\n"
+ABSENT = "No PgQueuer database objects found\n"
+
+
+def succeeded(done: Done) -> Done:
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def failed_with_one_line(done: Done) -> str:
+    """The line on stderr; nothing else may be there."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def execute(dsn: str, sql: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.encode())
+
+
+def test_life_of_an_installation(pgq: CommandLine, dsn: str) -> None:
+    empty = schema_dump(dsn)
+    assert succeeded(pgq("verify", "--expect", "absent", dsn=dsn)).stdout == ABSENT
+    assert succeeded(pgq("install", dsn=dsn)).stdout == ""
+    assert succeeded(pgq("verify", "--expect", "present", dsn=dsn)).stdout == PRESENT
+    installed = schema_dump(dsn)
+
+    assert "pgq upgrade" in failed_with_one_line(pgq("install", dsn=dsn))
+    done = succeeded(pgq("upgrade", dsn=dsn))
+    assert (done.stdout, done.stderr) == ("", "Up to date.\n")
+    assert schema_dump(dsn) == installed
+
+    assert succeeded(pgq("autovac", dsn=dsn)).stdout == ""
+    assert "fillfactor" in schema_dump(dsn)
+    succeeded(pgq("autovac", "--rollback", dsn=dsn))
+    assert schema_dump(dsn) == installed
+    succeeded(pgq("durability", "balanced", dsn=dsn))
+    assert schema_dump(dsn).count("UNLOGGED TABLE") == 2
+    succeeded(pgq("durability", "durable", dsn=dsn))
+    assert schema_dump(dsn) == installed
+
+    assert succeeded(pgq("uninstall", dsn=dsn)).stdout == ""
+    assert schema_dump(dsn) == empty
+
+
+@pytest.mark.parametrize("source", ["options", "environment"])
+def test_prefix_and_schema(source: str, pgq: CommandLine, dsn: str) -> None:
+    names = {"PGQUEUER_PREFIX": "acme_", "PGQUEUER_SCHEMA": "billing", "PGDSN": dsn}
+
+    def run(*arguments: str) -> Done:
+        if source == "environment":
+            return pgq(*arguments, environment=names)
+        return pgq("--prefix", "acme_", "--schema", "billing", *arguments, dsn=dsn)
+
+    succeeded(run("install"))
+    assert "CREATE TABLE billing.acme_pgqueuer (" in schema_dump(dsn)
+    assert succeeded(run("verify", "--expect", "present")).stdout == PRESENT
+    # The other installation is not touched.
+    assert pgq("verify", "--expect", "absent", dsn=dsn).stdout == ABSENT
+    succeeded(run("uninstall"))
+    assert schema_dump(dsn) == "CREATE SCHEMA billing;"
+
+
+def test_typed_schema_outweighs_every_variable(pgq: CommandLine) -> None:
+    variables = {"DB_SCHEMA": "one", "PGQUEUER_SCHEMA": "two"}
+    assert "one.pgqueuer " in pgq("sql", "install", environment=variables).stdout
+    typed = pgq("--schema", "three", "sql", "install", environment=variables).stdout
+    assert "three.pgqueuer " in typed
+    assert "one." not in typed
+
+
+def test_schema_that_must_exist(pgq: CommandLine, dsn: str) -> None:
+    arguments = ("--schema", "billing", "install", "--no-create-schema")
+    assert "--no-create-schema" in failed_with_one_line(pgq(*arguments, dsn=dsn))
+    execute(dsn, "CREATE SCHEMA billing")
+    succeeded(pgq(*arguments, dsn=dsn))
+
+
+def test_verify_reports_all_that_pgqueuer_reports(pgq: CommandLine, dsn: str) -> None:
+    for expect, rows in (("present", 7), ("absent", 7)):
+        ours = pgq("verify", "--expect", expect, dsn=dsn)
+        theirs = pgq("verify", "--expect", expect, dsn=dsn, package="pgqueuer")
+        assert (ours.returncode, theirs.returncode) == (1, 1)
+        assert len(ours.stdout.splitlines()) == rows
+        assert set(theirs.stdout.splitlines()) < set(ours.stdout.splitlines())
+        pgq("install", dsn=dsn)
+
+
+def test_verify_sees_what_pgqueuer_does_not_look_for(pgq: CommandLine, dsn: str) -> None:
+    succeeded(pgq("install", dsn=dsn))
+    execute(dsn, "DROP INDEX pgqueuer_picked_slot_idx")
+    done = pgq("verify", "--expect", "present", dsn=dsn)
+    assert (done.returncode, done.stdout) == (1, "missing index 'pgqueuer_picked_slot_idx'\n")
+
+
+def test_upgrade_plans_and_applies(pgq: CommandLine, dsn: str) -> None:
+    succeeded(pgq("install", "--durability", "volatile", dsn=dsn))
+    complete = schema_dump(dsn)
+    execute(dsn, "ALTER TABLE pgqueuer DROP COLUMN slot")
+    damaged = schema_dump(dsn)
+    environment = {"PGQUEUER_DURABILITY": "volatile"}
+
+    planned = succeeded(pgq("upgrade", "--plan", dsn=dsn, environment=environment))
+    assert schema_dump(dsn) == damaged
+    assert "ALTER TABLE pgqueuer ADD COLUMN slot bigint;" in planned.stdout
+    assert planned.stderr.splitlines()[-1] == "Would apply 2 statements."
+    assert planned.stderr.startswith("note: The upgrade builds pgqueuer_picked_slot_idx")
+
+    applied = succeeded(pgq("upgrade", dsn=dsn, environment=environment))
+    assert applied.stdout == ""
+    assert applied.stderr.splitlines()[-1] == "Applied 2 statements."
+    assert schema_dump(dsn) == complete
+
+    execute(dsn, "ALTER TABLE pgqueuer DROP COLUMN slot")
+    psql(dsn, planned.stdout)
+    assert schema_dump(dsn) == complete
+    again = succeeded(pgq("upgrade", "--plan", dsn=dsn, environment=environment))
+    assert again.stdout == ""
+
+
+def test_upgrade_without_widening(pgq: CommandLine, dsn: str) -> None:
+    succeeded(pgq("install", dsn=dsn))
+    execute(dsn, "ALTER TABLE pgqueuer ALTER COLUMN id TYPE integer")
+    done = succeeded(pgq("upgrade", "--no-widen-id", dsn=dsn))
+    assert done.stderr.startswith("note: pgqueuer.id stays a 32-bit integer")
+    assert "id integer" in schema_dump(dsn)
+    succeeded(pgq("upgrade", dsn=dsn))
+    assert "id integer" not in schema_dump(dsn)
+
+
+def test_upgrade_that_meets_drift(pgq: CommandLine, dsn: str) -> None:
+    succeeded(pgq("install", dsn=dsn))
+    execute(dsn, "ALTER TABLE pgqueuer ALTER COLUMN payload TYPE text")
+    line = failed_with_one_line(pgq("upgrade", dsn=dsn))
+    assert "pgqueuer.payload" in line
+    assert "change it by hand" in line
+
+
+def test_sql_does_what_the_commands_do(pgq: CommandLine, dsn: str) -> None:
+    nowhere = {"PGHOST": "/nowhere"}
+
+    def sql(*arguments: str) -> str:
+        done = succeeded(pgq("--prefix", "q_", "sql", *arguments, environment=nowhere))
+        assert done.stderr == ""
+        return done.stdout
+
+    psql(dsn, sql("install", "-d", "volatile"))
+    assert schema_dump(dsn).count("CREATE UNLOGGED TABLE") == 4
+    psql(dsn, sql("durability", "durable"))
+    installed = schema_dump(dsn)
+    assert "UNLOGGED" not in installed
+    psql(dsn, sql("autovac"))
+    assert "fillfactor" in schema_dump(dsn)
+    psql(dsn, sql("autovac", "--rollback"))
+    assert schema_dump(dsn) == installed
+    execute(dsn, "ALTER TABLE q_pgqueuer DROP COLUMN slot")
+    psql(dsn, sql("upgrade"))
+    assert schema_dump(dsn) == installed
+    psql(dsn, sql("uninstall"))
+    assert schema_dump(dsn) == ""
+    psql(dsn, sql("upgrade"))
+    assert schema_dump(dsn) == installed
+
+    assert "TYPE bigint" in sql("upgrade")
+    assert "TYPE bigint" not in sql("upgrade", "--no-widen-id")
+    billing = ("--schema", "billing", "sql", "install")
+    assert "CREATE SCHEMA" in pgq(*billing).stdout
+    assert "CREATE SCHEMA" not in pgq(*billing, "--no-create-schema").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("install", "-d", "balanced"),
+        ("uninstall",),
+        ("upgrade",),
+        ("durability", "balanced"),
+        ("autovac",),
+        ("autovac", "--rollback"),
+    ],
+    ids=" ".join,
+)
+def test_dry_run_prints_what_sql_prints(command: tuple[str, ...], pgq: CommandLine) -> None:
+    dry = succeeded(pgq(*command, "--dry-run", environment={"PGHOST": "/nowhere"}))
+    assert dry.stdout == succeeded(pgq("sql", *command)).stdout
+    assert f"use 'pgq sql {command[0]}'" in dry.stderr
+
+
+def test_deprecated_durability_of_upgrade(pgq: CommandLine, dsn: str) -> None:
+    succeeded(pgq("install", dsn=dsn))
+    installed = schema_dump(dsn)
+    done = succeeded(pgq("upgrade", "--durability", "volatile", dsn=dsn))
+    assert "use 'pgq durability'" in done.stderr
+    assert schema_dump(dsn) == installed
+
+
+FACTORY = """
+    import contextlib, os
+    import psycopg
+    from pgq_fast.builders import QueryBuilderEnvironment
+    from pgq_fast.db import PsycopgDriver
+    from pgq_fast.queries import Queries
+    from pgq_fast.settings import DBSettings
+
+    @contextlib.asynccontextmanager
+    async def make():
+        connect = psycopg.AsyncConnection.connect
+        settings = DBSettings(prefix="mine_")
+        async with await connect(os.environ["TEST_DSN"], autocommit=True) as connection:
+            yield Queries(PsycopgDriver(connection), qbe=QueryBuilderEnvironment(settings))
+
+    @contextlib.asynccontextmanager
+    async def something_else():
+        yield 5
+
+    async def coroutine():
+        return 5
+
+    @contextlib.asynccontextmanager
+    async def broken():
+        open("no_such_file")
+        yield
+"""
+
+
+def test_factory(pgq: CommandLine, dsn: str) -> None:
+    (pgq.folder / "my_factories.py").write_text(textwrap.dedent(FACTORY))
+
+    def run(name: str, *arguments: str) -> Done:
+        return pgq("--factory", f"my_factories:{name}", *arguments, environment={"TEST_DSN": dsn})
+
+    succeeded(run("make", "install"))
+    assert "CREATE TABLE public.mine_pgqueuer (" in schema_dump(dsn)
+    assert succeeded(run("make", "verify", "--expect", "present")).stdout == PRESENT
+
+    assert "yields a int" in failed_with_one_line(run("something_else", "install"))
+    assert "returned a coroutine" in failed_with_one_line(run("coroutine", "install"))
+    assert "cannot be loaded" in failed_with_one_line(run("missing", "install"))
+    nameless = pgq("--factory", "my_factories", "install")
+    assert "module:function" in failed_with_one_line(nameless)
+    unknown = pgq("--factory", "no_such_module:make", "install")
+    assert "no_such_module" in failed_with_one_line(unknown)
+    # What the factory itself gets wrong is for its author: with the traceback.
+    own = run("broken", "install")
+    assert own.returncode == 1
+    assert "Traceback" in own.stderr
+    assert "FileNotFoundError" in own.stderr
+
+
+WITHOUT = """
+import sys
+for name in {missing!r}:
+    sys.modules[name] = None
+from pgq_fast.__main__ import main
+main()
+"""
+
+
+def test_falls_back_to_psycopg(pgq: CommandLine, dsn: str) -> None:
+    program = WITHOUT.format(missing=["asyncpg"])
+    succeeded(pgq("install", dsn=dsn, program=program))
+    assert "CREATE TABLE" in schema_dump(dsn)
+
+
+def test_without_any_driver(pgq: CommandLine, dsn: str) -> None:
+    program = WITHOUT.format(missing=["asyncpg", "psycopg"])
+    line = failed_with_one_line(pgq("install", dsn=dsn, program=program))
+    assert "pip install 'pgq-fast[asyncpg]'" in line
+    # What needs no connection needs no driver.
+    assert "CREATE TABLE" in succeeded(pgq("sql", "install", program=program)).stdout
+
+
+@pytest.mark.parametrize("missing", [[], ["asyncpg"]], ids=["asyncpg", "psycopg"])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:s3cret@127.0.0.1:1/none",
+        "postgres//me:s3cret@127.0.0.1/none",
+        "postgresql://me:s3cret@127.0.0.1:port/none",
+        "host=127.0.0.1 password=s3cret port=1 nonsense=5",
+    ],
+)
+def test_cannot_connect(dsn: str, missing: list[str], pgq: CommandLine) -> None:
+    program = WITHOUT.format(missing=missing)
+    done = pgq("verify", "--expect", "present", dsn=dsn, program=program)
+    line = failed_with_one_line(done)
+    assert "cannot connect to PostgreSQL" in line
+    assert "--pg-dsn" in line
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("autovac",), "pgq install"),
+        (("durability", "volatile"), "pgq install"),
+        (("--prefix", "no-prefix", "install"), "prefix: String should match"),
+        (("--schema", "no schema", "uninstall"), "db_schema: String should match"),
+    ],
+)
+def test_failures_say_what_to_do(
+    arguments: tuple[str, ...], expected: str, pgq: CommandLine, dsn: str
+) -> None:
+    line = failed_with_one_line(pgq(*arguments, dsn=dsn))
+    assert expected in line
+
+
+def test_install_over_an_object_of_somebody_else(pgq: CommandLine, dsn: str) -> None:
+    execute(dsn, "CREATE FUNCTION fn_pgqueuer_changed() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    line = failed_with_one_line(pgq("install", dsn=dsn))
+    assert "SQLSTATE 42723" in line
+    assert "pgq verify" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify",),
+        ("verify", "--expect", "maybe"),
+        ("install", "-d", "sometimes"),
+        ("durability",),
+        ("unknown",),
+        ("install", "--unknown"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: tuple[str, ...], pgq: CommandLine) -> None:
+    done = pgq(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage: pgqueuer" in done.stderr
+
+
+def test_help(pgq: CommandLine) -> None:
+    text = succeeded(pgq("--help")).stdout
+    for word in ("Usage: pgqueuer", "--prefix", "install", "sql"):
+        assert word in text
+    assert "--dry-run" not in pgq("install", "--help").stdout
+
+
+def described(group: Any) -> dict[str, Any]:
+    """Commands and parameters of a Typer application, without help texts."""
+    commands: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            commands.update({f"{name} {sub}": d for sub, d in described(command).items()})
+            continue
+        commands[name] = parameters(command)
+    return commands
+
+
+def parameters(command: Any) -> dict[str, Any]:
+    return {
+        parameter.name: {
+            "spelled": sorted([*parameter.opts, *parameter.secondary_opts]),
+            "default": str(getattr(parameter.default, "value", parameter.default)),
+            "required": parameter.required,
+            "hidden": getattr(parameter, "hidden", False),
+            "variable": parameter.envvar,
+            "flag": getattr(parameter, "is_flag", False),
+            "repeatable": getattr(parameter, "multiple", False),
+            "values": parameter.nargs,
+        }
+        for parameter in command.params
+        if parameter.name != "help"
+    }
+
+
+def test_same_options_as_pgqueuer() -> None:
+    import typer.main
+    from pgqueuer.adapters.cli.cli import app as theirs
+
+    from pgq_fast.cli.app import app as ours
+
+    our_program, their_program = (typer.main.get_command(app) for app in (ours, theirs))
+    our_commands, their_commands = described(our_program), described(their_program)
+    assert {"install", "verify", "sql upgrade"} <= our_commands.keys()
+    for name, command in our_commands.items():
+        if name in their_commands:
+            assert command == their_commands[name], name
+    renamed = {
+        "factory_fn_ref" if name == "factory" else name: value
+        for name, value in parameters(our_program).items()
+    }
+    assert renamed == parameters(their_program)
+
+
+def test_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pgq_fast import __main__
+    from pgq_fast.cli import app as program
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "app", interrupted)
+    assert __main__.main() is None  # type: ignore[func-returns-value]

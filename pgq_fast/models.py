@@ -251,6 +251,18 @@ def _decode_headers(job: Job, row: Any) -> None:
         fields["headers"] = headers
 
 
+def _storable(text: str) -> str:
+    """*text* with what ``jsonb`` refuses spelled out: NUL and lone surrogates."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def _message(exc: Exception) -> str:
+    try:
+        return str(exc)
+    except Exception as error:
+        return f"<{type(exc).__name__} fails to give its message: {type(error).__name__}>"
+
+
 class TracebackRecord(BaseModel):
     """What the log keeps of an exception."""
 
@@ -273,8 +285,8 @@ class TracebackRecord(BaseModel):
             job_id=job_id,
             timestamp=utc_now(),
             exception_type=type(exc).__name__,
-            exception_message=str(exc),
-            traceback="".join(traceback_module.format_exception(exc)),
+            exception_message=_storable(_message(exc)),
+            traceback=_storable("".join(traceback_module.format_exception(exc))),
             additional_context=additional_context,
         )
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
+from pydantic_core import PydanticSerializationError
+
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.logconfig import logger
@@ -30,6 +32,15 @@ LONGEST_PAUSE: Final = 5.0
 
 CLOSING_ATTEMPTS: Final = 5
 """Attempts to send the last outcomes of a worker that stops."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a value cannot be stored, however often it is sent: it has no JSON form, the server
+    refuses it (SQLSTATE class 22), or it exceeds a limit of the server's (class 54).
+    """
+    return isinstance(error, PydanticSerializationError) or (
+        sqlstate_of(error) or ""
+    ).startswith(("22", "54"))
 
 
 class Acknowledger:
@@ -142,8 +153,8 @@ class Acknowledger:
         try:
             await self._send_together(items)
         except Exception as error:
-            # SQLSTATE class 22: the server refuses a value. The others must not wait for it.
-            if not (sqlstate_of(error) or "").startswith("22"):
+            # The others must not wait for one that cannot be stored.
+            if not _is_refusal(error):
                 raise
             for item in items:
                 await self._send_alone(item)
@@ -161,10 +172,10 @@ class Acknowledger:
         try:
             await self._send_together([item])
         except Exception as error:
-            if not (sqlstate_of(error) or "").startswith("22"):
+            if not _is_refusal(error):
                 raise
             logger.error(
-                "The server refused the traceback record of job %s, which is logged without: %s",
+                "The traceback record of job %s cannot be stored, it is logged without: %s",
                 item.job.id,
                 error,
             )

@@ -287,7 +287,11 @@ class TracebackRecord(BaseModel):
             exception_type=type(exc).__name__,
             exception_message=_storable(_message(exc)),
             traceback=_storable("".join(traceback_module.format_exception(exc))),
-            additional_context=additional_context,
+            additional_context=additional_context
+            and {
+                key: _storable(value) if isinstance(value, str) else value
+                for key, value in additional_context.items()
+            },
         )
 
 

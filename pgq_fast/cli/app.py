@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pgq_fast.cli import run as run_command
 from pgq_fast.cli import schema as schema_commands
 from pgq_fast.cli import sql as sql_commands
 from pgq_fast.cli.context import GlobalOptions
@@ -59,5 +60,6 @@ def main(
     context.obj = options
 
 
+run_command.register(app)
 schema_commands.register(app)
 sql_commands.register(app)

@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TypeVar
 
 import typer
@@ -22,7 +22,7 @@ from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
 from pgq_fast.settings import DBSettings, db_settings
 
-__all__ = ["GlobalOptions", "open_queries", "run"]
+__all__ = ["GlobalOptions", "load_reference", "open_queries", "run"]
 
 T = TypeVar("T")
 
@@ -81,15 +81,23 @@ async def open_queries(context: typer.Context, settings: DBSettings) -> AsyncIte
         yield queries
 
 
-def _load(reference: str) -> contextlib.AbstractAsyncContextManager[object]:
+def load_reference(role: str, reference: str) -> Callable[..., object]:
+    """The function that *reference*, given as *role*, names.
+
+    Raises:
+        CliError: There is none.
+    """
     try:
-        factory = load_factory(reference)
-    except (ImportError, AttributeError, TypeError) as error:
+        return load_factory(reference)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CliError(
-            f"--factory {reference} cannot be loaded: {first_line(error)}. Give "
+            f"{role} {reference} cannot be loaded: {first_line(error)}. Give "
             "'module:function', with a module that Python finds from the current directory"
         ) from error
-    made = factory()
+
+
+def _load(reference: str) -> contextlib.AbstractAsyncContextManager[object]:
+    made = load_reference("--factory", reference)()
     if not isinstance(made, contextlib.AbstractAsyncContextManager):
         if inspect.iscoroutine(made):
             made.close()

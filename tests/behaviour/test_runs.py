@@ -351,7 +351,7 @@ async def test_a_record_of_the_users_that_cannot_be_stored(
 ) -> None:
     class Recording(QueueManager):
         async def log_failure(self, job: Job, executor: Any, exc: Exception, jbuff: Any) -> None:
-            context = {b"0": "\0", b"1": "\ud800", b"2": object()}[job.payload or b""]
+            context = {b"0": ["\0"], b"1": ["\ud800"], b"2": object()}[job.payload or b""]
             record = TracebackRecord.from_exception(exc, job.id, {"context": context})
             await jbuff.add((job, "exception", record))
 

@@ -289,6 +289,8 @@ async def test_futures_added_while_the_block_is_left_are_waited_for(
         jobs = {job.id: job for job in await claim(queries)}
         added.append(watcher.wait_for(second))
         await queries.log_jobs([(jobs[first], "successful", None)])
+        await until(lambda: first not in watcher.waiters)
+        await settled(watcher)
         await queries.log_jobs([(jobs[second], "exception", None)])
 
     leaving = False

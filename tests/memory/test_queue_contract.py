@@ -297,6 +297,16 @@ async def test_a_silent_job_goes_to_whoever_asks_next(queries: InMemoryQueries) 
     assert await history(queries, ids[1]) == ["queued", "picked", "picked"]
 
 
+async def test_a_job_that_was_taken_over_counts_for_its_new_worker(
+    queries: InMemoryQueries,
+) -> None:
+    await enqueue_many(queries, 5)
+    assert len(await claim(queries, total=2)) == 2
+    assert len(await claim(queries, 2, worker=OTHER, timeout=AT_ONCE, total=3)) == 2
+    assert len(await claim(queries, worker=OTHER, total=3)) == 1
+    assert len(await claim(queries, total=2)) == 2
+
+
 async def test_silent_jobs_compete_with_queued_ones_by_priority(queries: InMemoryQueries) -> None:
     silent = await queries.enqueue(["ep", "ep"], [b""] * 2, [1, 3])
     await claim(queries)

@@ -1,0 +1,441 @@
+"""Heartbeats, rescue, fencing: a job is lost by nobody and ended by one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from behaviour.helpers import QUIET, Gate, Recorder, Tables, drain, eventually, working
+from pgq_fast.errors import FailingListenerError, OpenTransactionError, RetryRequested
+from pgq_fast.layouts.compat import CompatLayout
+from pgq_fast.models import Job
+from pgq_fast.qm import QueueManager
+from pgq_fast.queries import Queries
+from pgq_fast.types import QueueExecutionMode, QueueManagerId
+from pgq_fast.worker.loop import Worker
+
+Another = Callable[[], Awaitable[QueueManager]]
+SECOND = timedelta(seconds=1)
+
+
+class Counting(Queries):
+    """Counts the statements that a worker sends."""
+
+    def __post_init__(self) -> None:
+        self.beats: list[list[int]] = []
+
+    def worker_layout(self) -> Any:
+        outer = self
+
+        class Layout(CompatLayout):
+            async def heartbeat(self, ids: Any, owner: QueueManagerId) -> Any:
+                outer.beats.append(sorted(ids))
+                return await super().heartbeat(ids, owner)
+
+        return Layout(self.driver, self.qbq.settings)
+
+
+@pytest.mark.pg_matrix
+async def test_long_jobs_are_kept_alive_with_few_statements(
+    another: Another, tables: Tables
+) -> None:
+    """Three timeouts long, with a second worker that would rescue them at any moment."""
+    first, second = await another(), await another()
+    queries = Counting(first.queries.driver)
+    first.queries = queries
+    slow, thief = Recorder(pause=3.0), Recorder()
+    first.entrypoint("e")(slow)
+    second.entrypoint("e")(thief)
+    ids = await queries.enqueue(["e"] * 8, [None] * 8, [0] * 8)
+    async with working(first, heartbeat_timeout=SECOND):
+        await eventually(lambda: len(slow.jobs) == 8)
+        async with working(
+            second, heartbeat_timeout=SECOND, dequeue_timeout=timedelta(milliseconds=50)
+        ):
+            await eventually(lambda: slow.running == 0)
+    assert thief.jobs == []
+    assert await tables.ended() == ids
+    assert await tables.ended("picked") == ids
+    # All jobs in one statement, at least once and not much more than twice a timeout.
+    assert all(beat == ids for beat in queries.beats)
+    assert 3 <= len(queries.beats) <= 9
+
+
+@pytest.mark.pg_matrix
+async def test_stale_jobs_are_rescued_by_an_idle_worker(another: Another, tables: Tables) -> None:
+    manager = await another()
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    await tables.rows(
+        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid()"
+    )
+    async with working(manager, heartbeat_timeout=timedelta(seconds=0.4)):
+        await eventually(lambda: len(handler.jobs) == 3)
+    assert await tables.ended() == ids
+
+
+async def test_a_busy_worker_finds_stale_jobs_too(another: Another, tables: Tables) -> None:
+    """However much is queued, what a dead worker held has its turn."""
+    manager = await another()
+    seen: list[int] = []
+    enough = asyncio.Event()
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        seen.append(job.id)
+        if job.id == stale or len(seen) > 20_000:
+            enough.set()
+        elif not enough.is_set():
+            await manager.queries.enqueue(["e"] * 2, [None] * 2, [1] * 2)
+
+    (stale,) = await manager.queries.enqueue("e", None, 5)
+    await tables.rows(
+        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(),"
+        " heartbeat = now() - interval '10 seconds'"
+    )
+    await manager.queries.enqueue("e", None, 9)
+    async with working(manager, heartbeat_timeout=SECOND):
+        await asyncio.wait_for(enough.wait(), 20)
+    assert stale in seen
+
+
+@pytest.mark.parametrize("end", ["success", "failure", "hold", "retry", "cancel"])
+async def test_a_worker_that_lost_its_jobs_changes_nothing(
+    another: Another,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    end: str,
+) -> None:
+    """Its heartbeats do not get through, the others take it for dead, and then it comes back."""
+    dead, heir = await another(), await another()
+    gates = {"dead": Gate(), "heir": Gate()}
+    runs: list[str] = []
+
+    def register(manager: QueueManager, name: str) -> None:
+        async def handler(job: Job) -> None:
+            await gates[name](job)
+            runs.append(name)
+            if name == "dead":
+                if end in ("failure", "hold"):
+                    raise ValueError("late")
+                if end == "retry":
+                    raise RetryRequested(timedelta(0))
+                if end == "cancel":
+                    raise asyncio.CancelledError
+
+        on_failure: Any = "hold" if end == "hold" else "delete"
+        manager.entrypoint("e", on_failure=on_failure, concurrency_limit=2)(handler)
+
+    register(dead, "dead")
+    register(heir, "heir")
+    (job_id,) = await dead.queries.enqueue("e", None)
+    heartbeat = CompatLayout.heartbeat
+
+    async def suppressed(self: CompatLayout, ids: Any, owner: QueueManagerId) -> Any:
+        if owner == dead.queue_manager_id:
+            return set(ids)
+        return await heartbeat(self, ids, owner)
+
+    monkeypatch.setattr(CompatLayout, "heartbeat", suppressed)
+    timeout = timedelta(seconds=0.4)
+    # The dead one does not look at the queue again: it would rescue its own job.
+    async with working(dead, heartbeat_timeout=timedelta(hours=1)):
+        await eventually(lambda: gates["dead"].started)
+        async with working(heir, heartbeat_timeout=timeout):
+            await eventually(lambda: gates["heir"].started)
+            gates["dead"].open.set()
+            await eventually(lambda: runs == ["dead"])
+            # Until its outcome has been sent, and has changed nothing.
+            await eventually(lambda: not dead.job_context)
+            await asyncio.sleep(0.2)
+            assert await tables.rows(
+                "SELECT id, status::text, queue_manager_id, attempts, slot FROM pgqueuer"
+            ) == [(job_id, "picked", heir.queue_manager_id, 0, 0)]
+            gates["heir"].open.set()
+    assert runs == ["dead", "heir"]
+    assert await tables.statuses(job_id) == ["queued", "picked", "picked", "successful"]
+    assert await tables.count() == 0
+
+
+async def test_a_job_taken_over_is_reported_once(
+    another: Another, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = await another()
+    gate = Gate()
+    manager.entrypoint("e")(gate)
+    (job_id,) = await manager.queries.enqueue("e", b"secret payload")
+    async with working(manager, heartbeat_timeout=timedelta(seconds=0.2)):
+        await eventually(lambda: gate.started)
+        await tables.rows(
+            "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid(),"
+            " heartbeat = now() + interval '1 hour'"
+        )
+        await eventually(lambda: "no longer this worker's" in caplog.text)
+        await asyncio.sleep(0.4)
+        gate.open.set()
+    assert caplog.text.count(f"Job {job_id} is no longer this worker's") == 1
+    assert "secret" not in caplog.text
+    assert await tables.count("picked") == 1
+
+
+async def test_a_job_that_comes_back_to_its_worker_is_kept_alive_again(
+    another: Another, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Taken over by a worker that dies in turn, while the first one still runs it."""
+    manager = await another()
+    gate = Gate()
+    manager.entrypoint("e")(gate)
+    ids = await manager.queries.enqueue("e", None)
+    async with working(manager, heartbeat_timeout=timedelta(seconds=0.4)):
+        await eventually(lambda: gate.started)
+        await tables.rows("UPDATE pgqueuer SET queue_manager_id = gen_random_uuid()")
+        await eventually(lambda: "no longer this worker's" in caplog.text)
+
+        async def back() -> bool:
+            owners = await tables.rows("SELECT queue_manager_id FROM pgqueuer")
+            return owners == [manager.queue_manager_id]
+
+        await eventually(back)
+        (since,) = await tables.rows("SELECT updated FROM pgqueuer")
+        await eventually(
+            lambda: tables.rows(
+                "SELECT id FROM pgqueuer WHERE heartbeat > updated + interval '1 second'"
+            )
+        )
+        # By heartbeats, and not by one rescue after the other.
+        assert await tables.rows("SELECT updated FROM pgqueuer") == [since]
+        gate.open.set()
+    assert gate.started == ids
+    assert await tables.ended() == ids
+
+
+async def test_a_worker_does_not_run_its_own_late_jobs_twice(
+    another: Another, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = await another()
+    gate = Gate()
+    manager.entrypoint("e")(gate)
+
+    async def suppressed(self: CompatLayout, ids: Any, owner: QueueManagerId) -> Any:
+        return set(ids)
+
+    monkeypatch.setattr(CompatLayout, "heartbeat", suppressed)
+    ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    async with working(
+        manager,
+        heartbeat_timeout=timedelta(seconds=0.1),
+        dequeue_timeout=timedelta(milliseconds=20),
+    ):
+        await eventually(lambda: len(gate.started) == 3)
+        await asyncio.sleep(0.6)
+        gate.open.set()
+    assert sorted(gate.started) == ids
+    assert await tables.ended() == ids
+
+
+@pytest.mark.pg_matrix
+async def test_claims_whose_answer_got_lost_are_given_back(
+    another: Another, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim commits, and its caller is cancelled before it hears of it."""
+    manager = await another()
+    handler = Recorder()
+    manager.entrypoint("e", concurrency_limit=50)(handler)
+    ids = await manager.queries.enqueue(["e"] * 10, [None] * 10, [0] * 10)
+    claim = CompatLayout.claim
+    committed = asyncio.Event()
+
+    async def losing(self: CompatLayout, *args: Any, **more: Any) -> Any:
+        result = await claim(self, *args, **more)
+        if result.jobs:
+            committed.set()
+            await asyncio.sleep(60)
+        return result
+
+    monkeypatch.setattr(CompatLayout, "claim", losing)
+    task = asyncio.create_task(manager.run(**QUIET))
+    await asyncio.wait_for(committed.wait(), 20)
+    assert await tables.count("picked") == 10
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 20)
+    assert handler.jobs == []
+    assert await tables.rows(
+        "SELECT id FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
+        " AND slot IS NULL AND attempts = 0 ORDER BY id"
+    ) == ids
+
+
+async def test_outcomes_wait_while_the_server_takes_none(
+    another: Another,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manager = await another()
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    ids = await manager.queries.enqueue(["e"] * 5, [b"secret"] * 5, [0] * 5)
+    acknowledge = CompatLayout.acknowledge
+    failures = 3
+
+    async def failing(self: CompatLayout, outcomes: Any, owner: QueueManagerId) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError("the network is down")
+        await acknowledge(self, outcomes, owner)
+
+    monkeypatch.setattr(CompatLayout, "acknowledge", failing)
+    await drain(manager)
+    assert await tables.ended() == ids
+    assert await tables.count() == 0
+    assert sorted(handler.ids) == ids
+    assert "the network is down" in caplog.text
+    assert "secret" not in caplog.text
+
+
+# -- Listener ---------------------------------------------------------------------------------
+
+
+async def test_listener_healthy(manager: QueueManager) -> None:
+    manager.entrypoint("e")(Recorder())
+    with pytest.raises(FailingListenerError, match="did not come back"):
+        await manager.listener_healthy(timedelta(seconds=0.1))
+    async with working(manager):
+
+        async def healthy() -> bool:
+            try:
+                event = await manager.listener_healthy(timedelta(seconds=0.5))
+            except FailingListenerError:
+                return False
+            assert event.type == "health_check_event"
+            return True
+
+        await eventually(healthy)
+    assert manager.pending_health_check == {}
+
+
+@pytest.mark.parametrize("fatal", [True, False])
+async def test_a_deaf_worker(
+    manager: QueueManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fatal: bool,
+) -> None:
+    """With shutdown_on_listener_failure it ends, else it goes on by polling."""
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    monkeypatch.setattr("pgq_fast.worker.loop.LISTENER_CHECK", timedelta(seconds=0.2))
+    monkeypatch.setattr(Worker, "heard", lambda self, payload: None)
+    arguments: dict[str, Any] = {
+        "shutdown_on_listener_failure": fatal,
+        "dequeue_timeout": timedelta(milliseconds=50),
+    }
+    if fatal:
+        with pytest.raises(FailingListenerError):
+            await asyncio.wait_for(manager.run(**QUIET, **arguments), 20)
+        assert manager.shutdown.is_set()
+        return
+    async with working(manager, **arguments):
+        await eventually(lambda: "goes on by polling" in caplog.text)
+        await manager.queries.enqueue("e", None)
+        await eventually(lambda: handler.jobs)
+
+
+async def test_drain_does_not_need_a_listener(
+    manager: QueueManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    monkeypatch.setattr(Worker, "heard", lambda self, payload: None)
+    await manager.queries.enqueue(["e"] * 30, [None] * 30, [0] * 30)
+    await drain(manager, shutdown_on_listener_failure=True)
+    assert len(handler.jobs) == 30
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "",
+        "no JSON: secret",
+        '["secret"]',
+        '{"type": "unheard_of", "secret": 1}',
+        '{"type": "table_changed_event", "operation": "secret", "table": "t"}',
+        '{"type": "cancellation_event", "ids": "secret"}',
+        '{"type": "cancellation_event", "ids": [1, null]}',
+        '{"type": "health_check_event", "id": "secret"}',
+        '{"type": "health_check_event", "id": "00000000-0000-0000-0000-000000000001"}',
+        "[" * 7000,
+    ],
+)
+@pytest.mark.parametrize("kind", ["asyncpg", "psycopg"], indirect=True)
+async def test_notifications_that_make_no_sense(
+    manager: QueueManager, tables: Tables, caplog: pytest.LogCaptureFixture, payload: str
+) -> None:
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    async with working(manager, dequeue_timeout=timedelta(hours=1)):
+        await manager.queries.enqueue("e", None)
+        await eventually(lambda: len(handler.jobs) == 1)
+        await tables.rows("SELECT pg_notify('ch_pgqueuer', $1)", payload)
+        if payload:
+            await eventually(lambda: "Ignored a notification" in caplog.text)
+        await manager.queries.enqueue("e", None)
+        await eventually(lambda: len(handler.jobs) == 2)
+    assert "secret" not in caplog.text
+
+
+# -- Refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["asyncpg", "psycopg"], indirect=True)
+async def test_a_worker_in_an_open_transaction(manager: QueueManager, tables: Tables) -> None:
+    manager.entrypoint("e")(Recorder())
+    await manager.queries.enqueue("e", None)
+    await manager.queries.driver.execute("BEGIN")
+    with pytest.raises(OpenTransactionError):
+        await manager.run()
+    await manager.queries.driver.execute("ROLLBACK")
+    assert await tables.count("queued") == 1
+
+
+MISSING = {
+    "DROP TABLE pgqueuer": "required table 'pgqueuer' is missing",
+    "DROP TABLE pgqueuer_statistics": "required table 'pgqueuer_statistics' is missing",
+    "DROP TABLE pgqueuer_log": "pgqueuer_log table is missing",
+    "ALTER TABLE pgqueuer DROP headers": "column 'headers' is missing in the 'pgqueuer' table",
+    "ALTER TABLE pgqueuer DROP slot": "column 'slot' is missing",
+    "ALTER TABLE pgqueuer_log DROP traceback": "column 'traceback' is missing",
+    "DROP INDEX pgqueuer_picked_slot_idx": "index 'pgqueuer_picked_slot_idx' is missing",
+    "DROP INDEX pgqueuer_log_job_id_status": "index 'pgqueuer_log_job_id_status' is missing",
+    "ALTER TYPE pgqueuer_status RENAME VALUE 'failed' TO 'f'": "no label 'failed'",
+}
+
+
+@pytest.mark.parametrize("change", MISSING)
+@pytest.mark.parametrize("kind", ["asyncpg"], indirect=True)
+async def test_an_incomplete_installation(
+    manager: QueueManager, tables: Tables, change: str
+) -> None:
+    await tables.rows(change)
+    for call in (manager.verify_structure, manager.run):
+        with pytest.raises(RuntimeError, match=MISSING[change]) as caught:
+            await call()
+        assert "pgq " in str(caught.value)
+
+
+async def test_worker_ids_are_unique(another: Another) -> None:
+    managers = [await another() for _ in range(3)]
+    assert len({manager.queue_manager_id for manager in managers}) == 3
+    assert all(isinstance(manager.queue_manager_id, uuid.UUID) for manager in managers)
+    assert QueueExecutionMode("drain") is QueueExecutionMode.drain
+    assert logging.getLogger("pgqueuer").name == "pgqueuer"

@@ -8,6 +8,7 @@ from collections.abc import Callable, MutableMapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Self
 
+from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgq_fast.drivers.base import Driver
 from pgq_fast.executors import (
     AbstractEntrypointExecutor,
@@ -135,7 +136,17 @@ class PgQueuer:
         from pgq_fast.memory import InMemoryDriver, InMemoryQueries
 
         driver = InMemoryDriver()
-        return cls._on(driver, channel, resources, InMemoryQueries(driver))
+        settings = db_settings()
+        if channel is not None:
+            # No database has a trigger here: the queue itself notifies where the worker listens.
+            settings = settings.model_copy(update={"channel": channel})
+        queries = InMemoryQueries(
+            driver,
+            QueryBuilderEnvironment(settings),
+            QueryQueueBuilder(settings),
+            QuerySchedulerBuilder(settings),
+        )
+        return cls._on(driver, channel, resources, queries)
 
     @classmethod
     def _on(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
+from pgq_fast import Job, PgQueuer
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.memory import InMemoryDriver
+from pgq_fast.types import Channel
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -80,3 +83,24 @@ async def test_there_is_no_sql() -> None:
             await driver.execute("SELECT 1")
         assert not driver.shutdown.is_set()
         assert driver.tm.tasks == set()
+
+
+async def test_a_worker_hears_the_queue_on_a_channel_of_its_own() -> None:
+    pgq = PgQueuer.in_memory(channel=Channel("ch_other"))
+    ran = asyncio.Event()
+
+    @pgq.entrypoint("greet")
+    async def greet(job: Job) -> None:
+        ran.set()
+
+    worker = asyncio.create_task(pgq.run())
+    try:
+        # The worker is idle by then, so nothing but the notification starts the job.
+        await asyncio.sleep(0.2)
+        assert pgq.queries is not None
+        await pgq.queries.enqueue("greet", None)
+        async with asyncio.timeout(10):
+            await ran.wait()
+    finally:
+        pgq.shutdown.set()
+        await worker

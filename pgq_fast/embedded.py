@@ -75,20 +75,20 @@ def embedded_postgres(
             binaries, or the server did not come up; the message carries its log.
     """
     server = _Server(_binaries(version), dict(settings or {}))
-    # For exits that skip this generator, such as an interpreter that ends in another thread.
+    # For exits that skip this generator, or that cut its end off, like a second Ctrl-C.
     atexit.register(server.stop)
-    try:
-        with sigterm_as_exit():
+    with sigterm_as_exit():
+        try:
             server.start()
             yield server.dsn
-    finally:
-        server.stop()
-        atexit.unregister(server.stop)
+        finally:
+            server.stop()
+            atexit.unregister(server.stop)
 
 
 @contextlib.contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Have SIGTERM raise SystemExit, so that ``finally`` blocks run.
+    """Have SIGTERM raise SystemExit, so that ``finally`` blocks run; once, so that they finish.
 
     Only where nobody handles the signal yet, and only in the main thread, which alone may
     install handlers.
@@ -101,13 +101,16 @@ def sigterm_as_exit() -> Iterator[None]:
         return
 
     def leave(signum: int, _frame: FrameType | None) -> None:
+        # A supervisor and a process group may both pass the signal on: the second must not cut
+        # off what the first set going.
+        signal.signal(signum, signal.SIG_IGN)
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is leave:
+        if signal.getsignal(signal.SIGTERM) in (leave, signal.SIG_IGN):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -175,19 +178,19 @@ class _Server:
         self._wait_until_ready(data / "postmaster.pid")
 
     def stop(self) -> None:
-        """Stop the server and remove its folder."""
-        process, self._process = self._process, None
-        if process is not None:
+        """Stop the server and remove its folder. After an interrupt, call it again."""
+        if self._process is not None:
             # "fast": end the sessions, write a checkpoint; then "immediate": end, clean up.
             for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-                if process.poll() is not None:
+                if self._process.poll() is not None:
                     break
-                process.send_signal(number)
+                self._process.send_signal(number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_TIMEOUT)
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+                    self._process.wait(_STOP_TIMEOUT)
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _options(self, folder: Path) -> list[str]:
         settings = {

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -32,6 +34,17 @@ HERE = Path(__file__).parent
 IMPL_AGNOSTIC = {"scheduler", "schema"}
 # Folders whose subject differs from one PostgreSQL to the next.
 PG_MATRIX = {"schema"}
+
+
+def pytest_configure() -> None:
+    """Have SIGTERM end the run as Ctrl-C does: with the fixtures' ends, so that no server stays."""
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        # Once: what ends the server must not be cut off by a second signal.
+        signal.signal(signum, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -141,11 +142,28 @@ def test_another_thread_may_run_a_server() -> None:
     assert len(versions) == 1
 
 
-def test_the_handler_of_sigterm_is_put_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def default_sigterm() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("default_sigterm")
+def test_sigterm_is_handled_within_the_block_only() -> None:
     with embedded_postgres(settings=QUICK):
-        pass
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert callable(signal.getsignal(signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("default_sigterm")
+def test_a_handler_of_the_users_stays() -> None:
+    def handler(*_: object) -> None: ...
+
+    signal.signal(signal.SIGTERM, handler)
+    with embedded_postgres(settings=QUICK):
+        assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 SLEEPER = """
@@ -184,11 +202,15 @@ def process_with_server(code: str) -> Iterator[tuple[subprocess.Popen[str], str]
             process.kill()
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_after_a_signal(number: signal.Signals) -> None:
+def test_nothing_is_left_after_a_signal(number: signal.Signals, times: int) -> None:
     with process_with_server(SLEEPER) as (process, dsn):
         folder, pid = folder_of(dsn), pid_of(dsn)
-        process.send_signal(number)
+        for _ in range(times):
+            process.send_signal(number)
+            # The second arrives while the first is being dealt with.
+            time.sleep(0.01)
         assert process.wait(60) != 0
     assert not folder.exists()
     assert not is_running(pid)

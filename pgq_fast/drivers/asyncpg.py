@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from pgq_fast.drivers.base import Driver, NotifyCallback, Row
 from pgq_fast.drivers.failures import TransactionAbortedError
@@ -16,7 +16,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.tasks import TaskManager, cancel_and_wait
 
 if TYPE_CHECKING:
-    from asyncpg import Connection, Pool
+    from asyncpg import Connection, Pool, Record
     from asyncpg.pool import PoolConnectionProxy
 
     AnyConnection = Connection[Any] | PoolConnectionProxy[Any]
@@ -27,6 +27,12 @@ _COPY_CHUNK: Final = 1 << 20
 
 # A cancel request that belongs to the statement before may hit the ROLLBACK.
 _ROLLBACK_ATTEMPTS: Final = 3
+
+# How the await of a statement ends that may still run on the server.
+_ENDED_EARLY: Final = (asyncio.CancelledError, TimeoutError)
+
+# Seconds after which the server is asked again to cancel a statement.
+_CANCEL_INTERVAL: Final = 0.25
 
 
 async def _chunks(data: bytes) -> AsyncGenerator[memoryview]:
@@ -62,6 +68,34 @@ class _Transaction:
         )
 
 
+async def _settle(connection: AnyConnection) -> None:
+    """Wait until a statement that was cancelled has ended on the server.
+
+    asyncpg does that too, before the next statement, but it asks the server only once. A request
+    that overtakes its statement has no effect, and the connection would be busy for as long as the
+    statement cares to run.
+    """
+    # Begins when the cancelled statement has ended. A request that comes too late hits it, and not
+    # a statement that matters.
+    nothing = asyncio.ensure_future(connection.execute(""))
+    try:
+        while not (await asyncio.wait({nothing}, timeout=_CANCEL_INTERVAL))[0]:
+            await _request_cancel(connection)
+    finally:
+        await cancel_and_wait(nothing)
+
+
+async def _request_cancel(connection: AnyConnection) -> None:
+    """Ask the server to cancel what the connection is running."""
+    # Private, but the only way: the request needs the session's secret key. Without it the
+    # statement just takes its time.
+    send = getattr(connection, "_cancel_current_command", None)
+    if send is not None and not connection.is_closed():
+        sent = asyncio.get_running_loop().create_future()
+        send(sent)
+        await sent
+
+
 @contextlib.asynccontextmanager
 async def _own_transaction(connection: AnyConnection) -> AsyncIterator[_Transaction]:
     """BEGIN, the block, COMMIT; ROLLBACK where anything of it fails or is cancelled."""
@@ -70,17 +104,18 @@ async def _own_transaction(connection: AnyConnection) -> AsyncIterator[_Transact
         yield _Transaction(connection)
         # A failed transaction ends here as well, with another tag.
         ended = await connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(TimeoutError):
-            await to_its_end(_roll_back(connection))
+            await to_its_end(_roll_back(connection, isinstance(error, _ENDED_EARLY)))
         raise
     if ended != "COMMIT":
         raise TransactionAbortedError
 
 
-async def _roll_back(connection: AnyConnection) -> None:
-    # What asyncpg knows about the transaction is right only after the statement that was cancelled
-    # has ended, which it awaits before the next: so there is always at least one ROLLBACK.
+async def _roll_back(connection: AnyConnection, ended_early: bool) -> None:
+    if ended_early:
+        await _settle(connection)
+    # Without knowing whether there is anything to roll back, so it is tried at least once.
     for _ in range(_ROLLBACK_ATTEMPTS):
         if connection.is_closed():
             return
@@ -122,6 +157,7 @@ class AsyncpgDriver(Driver):
         self._tm = TaskManager()
         self._entered = 0
         self._in_own_transaction = False
+        self._unsettled = False
         self._listeners = Listeners()
         self._relay = _Relay(self._listeners)
 
@@ -135,20 +171,36 @@ class AsyncpgDriver(Driver):
         """The driver's background tasks: it has none of its own."""
         return self._tm
 
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[AnyConnection]:
+        """The connection, to oneself and with nothing running on it."""
+        async with self._lock:
+            if self._unsettled:
+                await _settle(self._connection)
+                self._unsettled = False
+            try:
+                yield self._connection
+            except _ENDED_EARLY:
+                self._unsettled = True
+                raise
+
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries."""
-        async with self._lock:
-            return [dict(row) for row in await self._connection.fetch(query, *args)]
+        return [dict(record) for record in await self._fetch(query, args)]
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows as asyncpg's Records."""
-        async with self._lock:
-            return await self._connection.fetch(query, *args)
+        # They are sequences, though their type does not say so.
+        return cast("list[Row]", await self._fetch(query, args))
+
+    async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
+        async with self._turn() as connection:
+            return await connection.fetch(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
         """Run *query*, without arguments possibly several statements; the last command's tag."""
-        async with self._lock:
-            return await self._connection.execute(query, *args)
+        async with self._turn() as connection:
+            return await connection.execute(query, *args)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send a NOTIFY."""
@@ -169,13 +221,13 @@ class AsyncpgDriver(Driver):
         Raises:
             TransactionAbortedError: The block swallowed the failure of a statement.
         """
-        async with self._lock:
-            if self._connection.is_in_transaction():
-                yield _Transaction(self._connection)
+        async with self._turn() as connection:
+            if connection.is_in_transaction():
+                yield _Transaction(connection)
                 return
             self._in_own_transaction = True
             try:
-                async with _own_transaction(self._connection) as transaction:
+                async with _own_transaction(connection) as transaction:
                     yield transaction
             finally:
                 self._in_own_transaction = False
@@ -186,18 +238,18 @@ class AsyncpgDriver(Driver):
         Raises:
             OpenTransactionError: A transaction is open, so the LISTEN would wait for its end.
         """
-        async with self._lock:
+        async with self._turn() as connection:
             if self.in_transaction():
                 raise OpenTransactionError("LISTEN")
             if channel not in self._listeners:
-                await self._connection.add_listener(channel, self._relay)
+                await connection.add_listener(channel, self._relay)
             self._listeners.add(channel, callback)
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
-        async with self._lock:
+        async with self._turn() as connection:
             if self._listeners.remove(channel, callback) and channel not in self._listeners:
-                await self._connection.remove_listener(channel, self._relay)
+                await connection.remove_listener(channel, self._relay)
 
     async def __aenter__(self) -> Self:
         self._entered += 1
@@ -208,12 +260,12 @@ class AsyncpgDriver(Driver):
         self._entered -= 1
         if self._entered > 0:
             return
-        async with self._lock:
-            channels = self._listeners.channels()
-            self._listeners.clear()
+        channels = self._listeners.channels()
+        self._listeners.clear()
+        async with self._turn() as connection:
             for channel in channels:
                 try:
-                    await self._connection.remove_listener(channel, self._relay)
+                    await connection.remove_listener(channel, self._relay)
                 except Exception as error:
                     # Lost, or in a failed transaction: the callbacks are gone in any case.
                     logger.debug("UNLISTEN failed: %s", type(error).__qualname__)
@@ -251,21 +303,38 @@ class AsyncpgPoolDriver(Driver):
         """Background tasks that were given to the driver."""
         return self._tm
 
+    @contextlib.asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
+        """A connection of the pool's, which goes back with nothing running on it."""
+        async with self._pool.acquire() as connection:
+            try:
+                yield connection
+            except _ENDED_EARLY:
+                with contextlib.suppress(TimeoutError):
+                    await to_its_end(_settle(connection))
+                raise
+
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries."""
-        return [dict(row) for row in await self._pool.fetch(query, *args)]
+        return [dict(record) for record in await self._fetch(query, args)]
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows as asyncpg's Records."""
-        return await self._pool.fetch(query, *args)
+        # They are sequences, though their type does not say so.
+        return cast("list[Row]", await self._fetch(query, args))
+
+    async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
+        async with self._acquired() as connection:
+            return await connection.fetch(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
         """Run *query*, without arguments possibly several statements; the last command's tag."""
-        return await self._pool.execute(query, *args)
+        async with self._acquired() as connection:
+            return await connection.execute(query, *args)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send a NOTIFY."""
-        await self._pool.execute("SELECT pg_notify($1, $2)", channel, payload)
+        await self.execute("SELECT pg_notify($1, $2)", channel, payload)
 
     def in_transaction(self) -> bool:
         """False: a transaction of the caller runs on a connection that the driver cannot get."""

@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
-
-from typing_extensions import Self
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 NotifyCallback: TypeAlias = Callable[[str | bytes | bytearray], None]
 """Receives the payload of a NOTIFY. Called on the event loop; must not block."""
@@ -42,9 +40,13 @@ class TaskManagerPort(Protocol):
 
     tasks: set[asyncio.Task[object]]
 
-    def add(self, task: asyncio.Task[object]) -> None: ...
+    def add(self, task: asyncio.Task[object]) -> None:
+        """Keep *task* until it is done."""
+        ...
 
-    async def gather_tasks(self, return_exceptions: bool = True) -> list[object]: ...
+    async def gather_tasks(self, return_exceptions: bool = True) -> list[object]:
+        """Wait for the tasks; their results or exceptions."""
+        ...
 
     async def __aenter__(self) -> TaskManagerPort: ...
 
@@ -120,9 +122,13 @@ class Transaction(Protocol):
 class SyncTransaction(Protocol):
     """The blocking counterpart of :class:`Transaction`."""
 
-    def fetch_rows(self, query: str, *args: object) -> Sequence[Row]: ...
+    def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows by position."""
+        ...
 
-    def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None: ...
+    def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        """``COPY table (columns) FROM STDIN (FORMAT binary)``."""
+        ...
 
 
 @runtime_checkable
@@ -158,9 +164,13 @@ class RowDriver(Protocol):
 class SyncRowDriver(Protocol):
     """The blocking counterpart of :class:`RowDriver`."""
 
-    def fetch_rows(self, query: str, *args: object) -> Sequence[Row]: ...
+    def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
+        """Run *query*; its rows by position."""
+        ...
 
-    def transaction(self) -> AbstractContextManager[SyncTransaction]: ...
+    def transaction(self) -> AbstractContextManager[SyncTransaction]:
+        """Several statements in one transaction: the one that is open, else one of its own."""
+        ...
 
 
 def row_fetcher(driver: Driver) -> Callable[..., Awaitable[Sequence[Row]]]:

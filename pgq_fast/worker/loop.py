@@ -228,11 +228,15 @@ class Worker:
     def _without_own(self, jobs: list[models.Job]) -> list[models.Job]:
         """*jobs* less those that run here: a late heartbeat makes a worker its own rescuer."""
         ending = self.acks.runs()
-        return [
-            job
-            for job in jobs
-            if job.id not in self.manager.job_context and not ending.get(job.id, -1) >= job.attempts
-        ]
+        others = []
+        for job in jobs:
+            context = self.manager.job_context.get(job.id)
+            if isinstance(context, JobContext):
+                # Its own again, should it have been another worker's meanwhile: heartbeats go on.
+                context.last_beat = time.monotonic()
+            elif ending.get(job.id, -1) < job.attempts:
+                others.append(job)
+        return others
 
     def limits(self) -> dict[QueueEntrypoint, int]:
         """The entrypoints to claim from, with their concurrency limits."""

@@ -27,7 +27,8 @@ SECOND = timedelta(seconds=1)
 class Counting(Queries):
     """Counts the statements that a worker sends."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, driver: Any) -> None:
+        super().__init__(driver)
         self.beats: list[list[int]] = []
 
     def worker_layout(self) -> Any:

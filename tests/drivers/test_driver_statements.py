@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+import asyncpg.connect_utils
 import psycopg
 import psycopg.types.string
 import pytest
@@ -220,6 +222,40 @@ async def test_cancelled_again_while_the_cancellation_is_under_way(
         await task
     async with asyncio.timeout(15):
         assert await driver.fetch("SELECT 1 AS n") == [{"n": 1}]
+
+
+@pytest.mark.parametrize("kind", ["asyncpg", "asyncpg-pool", "owned-asyncpg"])
+@pytest.mark.parametrize("where", ["statement", "transaction"])
+async def test_a_cancel_request_that_overtakes_its_statement(
+    driver: Any, admin: Administrator, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """asyncpg asks once; where that was too early, the server is asked again."""
+    original: Any = vars(asyncpg.connect_utils)["_cancel"]
+    requests = 0
+
+    async def loses_the_first(**arguments: Any) -> None:
+        nonlocal requests
+        requests += 1
+        if requests > 1:
+            await original(**arguments)
+
+    monkeypatch.setattr(asyncpg.connect_utils, "_cancel", loses_the_first)
+
+    async def run() -> None:
+        if where == "statement":
+            await driver.execute("SELECT pg_sleep(600)")
+        async with driver.transaction() as transaction:
+            await transaction.fetch_rows("SELECT pg_sleep(600)::text")
+
+    task = asyncio.create_task(run())
+    await eventually(lambda: admin.running("SELECT pg_sleep(600)%"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(10):
+        assert await driver.fetch("SELECT 1 AS n") == [{"n": 1}]
+    assert not await admin.running("SELECT pg_sleep(600)%")
+    assert requests >= 2
 
 
 async def test_a_statement_that_times_out_is_no_loss(driver: Any) -> None:

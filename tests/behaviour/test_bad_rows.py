@@ -1,0 +1,132 @@
+"""Rows and headers that somebody else wrote badly: the rest of the batch runs, and nobody sees the
+payload in the log of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from behaviour.helpers import Recorder, Tables, drain
+from pgq_fast._impl import codec
+from pgq_fast.models import Job
+from pgq_fast.qm import QueueManager
+from pgq_fast.queries import Queries
+
+SECRET = "payload-that-nobody-may-see"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        json.dumps([SECRET]),
+        json.dumps(SECRET),
+        "17",
+        "true",
+        '{"a": ' + "[" * 900 + "]" * 900 + "}",
+        '{"a": ' + "7" * 6000 + "}",
+    ],
+    ids=["array", "string", "number", "boolean", "deep", "huge"],
+)
+async def test_headers_that_are_no_object(
+    manager: QueueManager, tables: Tables, caplog: pytest.LogCaptureFixture, headers: str
+) -> None:
+    seen: dict[int, Any] = {}
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        seen[job.id] = (job.headers, job.logfire_headers(), job.model_dump()["headers"])
+
+    ids = await manager.queries.enqueue(
+        ["e"] * 3, [SECRET.encode()] * 3, [0] * 3, headers=[{"a": "1"}, None, {"a": "3"}]
+    )
+    await tables.rows("UPDATE pgqueuer SET headers = $1::jsonb WHERE id = $2", headers, ids[1])
+    with caplog.at_level(logging.DEBUG, logger="pgqueuer"):
+        await drain(manager)
+    assert seen == {
+        ids[0]: ({"a": "1"}, None, {"a": "1"}),
+        ids[1]: (None, None, None),
+        ids[2]: ({"a": "3"}, None, {"a": "3"}),
+    }
+    assert await tables.ended() == ids
+    assert f"Job {ids[1]} has headers" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_times_beyond_what_datetime_holds(manager: QueueManager, tables: Tables) -> None:
+    dumps: list[dict[str, Any]] = []
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        dumps.append(job.model_dump())
+
+    ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    await tables.rows("UPDATE pgqueuer SET created = 'infinity' WHERE id = $1", ids[0])
+    await tables.rows(
+        "UPDATE pgqueuer SET execute_after = '-infinity', created = '4000-01-01 BC' WHERE id = $1",
+        ids[1],
+    )
+    await drain(manager)
+    assert await tables.ended() == ids
+    by_id = {dump["id"]: dump for dump in dumps}
+    assert by_id[ids[0]]["created"].year == 9999
+    assert by_id[ids[1]]["execute_after"].year == by_id[ids[1]]["created"].year == 1
+
+
+@pytest.mark.parametrize("column", range(8))
+async def test_a_row_that_is_no_job_ends_as_an_exception(
+    manager: QueueManager,
+    driver: Any,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    column: int,
+) -> None:
+    """As from a table that somebody changed, or through a driver with codecs of its own."""
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    ids = await manager.queries.enqueue(["e"] * 4, [SECRET.encode()] * 4, [0] * 4)
+    fetch_rows = driver.fetch_rows
+
+    async def spoil(query: str, *args: object) -> Any:
+        rows = []
+        for row in await fetch_rows(query, *args):
+            values = list(row)
+            if len(values) == codec.CLAIM_COLUMNS and values[0] == ids[1]:
+                values[column] = object()
+            rows.append(tuple(values))
+        return rows
+
+    monkeypatch.setattr(driver, "fetch_rows", spoil)
+    await drain(manager)
+    assert sorted(handler.ids) == [ids[0], ids[2], ids[3]]
+    if column == 0:
+        # Nobody knows which one it is; it waits again.
+        assert await tables.rows("SELECT id, status::text FROM pgqueuer") == [(ids[1], "queued")]
+    else:
+        assert await tables.count() == 0
+        assert (await tables.statuses(ids[1]))[-1] == "exception"
+        entry = (await Queries(driver).job_log_history(ids[1]))[-1]
+        assert entry.traceback is not None
+        assert entry.traceback.exception_type == "MalformedRowError"
+        assert SECRET not in entry.traceback.model_dump_json()
+    assert "cannot be read from its row" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_payloads_are_not_logged_whatever_happens(
+    manager: QueueManager, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        raise ValueError("broken")
+
+    with caplog.at_level(logging.DEBUG):
+        await manager.queries.enqueue("e", SECRET.encode(), headers={"h": SECRET})
+        await manager.queries.enqueue(["e"] * 250, [SECRET.encode()] * 250, [0] * 250)
+        await drain(manager)
+    assert "Exception while processing" in caplog.text
+    assert SECRET not in caplog.text

@@ -124,7 +124,7 @@ def report(dsn: str, jobs: int, repeat: int) -> None:
     print(f"pgqueuer {version('pgqueuer')}, asyncpg {version('asyncpg')}, pgq_fast: {__impl__}")
     print(f"PostgreSQL: {asyncio.run(server_settings(dsn))}")
     print(f"{jobs:,} jobs of {len(PAYLOAD)} bytes, one connection, {repeat} repeats in turn\n")
-    for batch_size, handler in ((10, "noop"), (200, "noop"), (200, "sleep(0)")):
+    for batch_size, handler in ((10, "noop"), (50, "noop"), (200, "noop"), (200, "sleep(0)")):
         found: dict[str, list[dict[str, float]]] = {package: [] for package in PACKAGES}
         for _ in range(repeat):
             for package in PACKAGES:

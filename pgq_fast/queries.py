@@ -267,7 +267,9 @@ class Queries:
         claim = compat.claim_statement(
             self.qbq.settings,
             batch_size,
-            {name: parameter.concurrency_limit for name, parameter in entrypoints.items()},
+            compat.wanted(
+                {name: parameter.concurrency_limit for name, parameter in entrypoints.items()}
+            ),
             queue_manager_id,
             heartbeat_timeout,
             global_concurrency_limit,

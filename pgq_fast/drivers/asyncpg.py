@@ -194,8 +194,16 @@ class AsyncpgDriver(Driver):
         return cast("list[Row]", await self._fetch(query, args))
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
-        async with self._turn() as connection:
-            return await connection.fetch(query, *args)
+        # As in _turn(), whose generator would be a good part of the client's cost of a claim.
+        async with self._lock:
+            if self._unsettled:
+                await _settle(self._connection)
+                self._unsettled = False
+            try:
+                return await self._connection.fetch(query, *args)
+            except _ENDED_EARLY:
+                self._unsettled = True
+                raise
 
     async def execute(self, query: str, *args: object) -> str:
         """Run *query*, without arguments possibly several statements; the last command's tag."""

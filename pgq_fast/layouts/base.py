@@ -69,8 +69,12 @@ class WorkerLayout(Protocol):
         """
         ...
 
+    async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
+        """End jobs of *owner* that were successful. Repeating it changes nothing."""
+        ...
+
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
-        """End jobs of *owner*. Repeating it changes nothing."""
+        """End jobs of *owner* in any way. Repeating it changes nothing."""
         ...
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:

@@ -31,10 +31,24 @@ class Statement(NamedTuple):
     args: tuple[object, ...]
 
 
+class Wanted(NamedTuple):
+    """The entrypoints of a claim as its parameters."""
+
+    names: list[QueueEntrypoint]
+    seats: Int8Array | None
+    """The concurrency limit of each; None where none has one."""
+
+
+def wanted(limits: Mapping[QueueEntrypoint, int]) -> Wanted:
+    """The parameters for *limits*: entrypoints, each with its ``concurrency_limit`` or 0."""
+    limited = any(limit > 0 for limit in limits.values())
+    return Wanted(list(limits), Int8Array(limits.values()) if limited else None)
+
+
 def claim_statement(
     settings: DBSettings,
     batch_size: int,
-    limits: Mapping[QueueEntrypoint, int],
+    entrypoints: Wanted,
     owner: QueueManagerId,
     stale_after: timedelta | None,
     budget: int | None = None,
@@ -45,7 +59,7 @@ def claim_statement(
     Args:
         settings: Names of the tables.
         batch_size: At least 1.
-        limits: The entrypoints to claim from, each with its ``concurrency_limit`` or 0.
+        entrypoints: The entrypoints to claim from.
         owner: The claiming worker.
         stale_after: Age of the last heartbeat from which a picked job is claimed too.
         budget: The most jobs that the worker may hold; needs *stale_after*.
@@ -55,16 +69,15 @@ def claim_statement(
     flags = ["fixed" if budget is None else "budget"]
     if relaxed:
         flags.append("relaxed")
-    args: list[object] = [batch_size, list(limits), owner]
-    limited = any(limit > 0 for limit in limits.values())
-    if limited:
-        args.append(Int8Array(limits.values()))
+    args: list[object] = [batch_size, entrypoints.names, owner]
+    if entrypoints.seats is not None:
+        args.append(entrypoints.seats)
     if stale_after is not None:
         flags.append("rescue")
         args.append(stale_after)
     if budget is not None:
         args.append(budget)
-    name = "compat/claim_limited" if limited else "compat/claim"
+    name = "compat/claim" if entrypoints.seats is None else "compat/claim_limited"
     return Statement(statement(name, settings, *flags), tuple(args))
 
 
@@ -147,6 +160,8 @@ class CompatLayout:
         self._driver = driver
         self._settings = settings
         self._rows = row_fetcher(driver)
+        self._limits: Mapping[QueueEntrypoint, int] = {}
+        self._wanted = wanted(self._limits)
         # Of a driver that is not ours we cannot know whether the user has a transaction open.
         self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
 
@@ -174,28 +189,29 @@ class CompatLayout:
         stale_after: timedelta | None,
     ) -> Claim:
         """Pick up to *batch_size* jobs for *owner*, in one statement."""
+        if limits is not self._limits:
+            # A worker passes the same mapping until an entrypoint is added.
+            self._limits, self._wanted = limits, wanted(limits)
         claim = claim_statement(
             self._settings,
             batch_size,
-            limits,
+            self._wanted,
             owner,
             stale_after,
             relaxed=self._in_transaction is not None,
         )
         return await self.fetch_claim(claim, owner)
 
+    async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
+        """End jobs of *owner* that were successful, in a statement without values a job."""
+        await self._driver.execute(
+            statement("compat/finish", self._settings), Int8Array(ids), owner
+        )
+
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
-        """End jobs of *owner*: the successful ones in a statement with one parameter a batch."""
-        plain = [outcome for outcome in outcomes if outcome.status == "successful"]
-        if plain:
-            ids, _, _ = codec.outcome_columns(plain)
-            await self._driver.execute(
-                statement("compat/finish", self._settings), Int8Array(ids), owner
-            )
-        if len(plain) < len(outcomes):
-            others = [outcome for outcome in outcomes if outcome.status != "successful"]
-            query, args = log_jobs_statement(self._settings, others)
-            await self._driver.execute(query, *args)
+        """End jobs of *owner* in any way, in one statement."""
+        query, args = log_jobs_statement(self._settings, outcomes)
+        await self._driver.execute(query, *args)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """Queue jobs of *owner* again, in one statement."""

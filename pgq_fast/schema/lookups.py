@@ -1,6 +1,7 @@
 """Catalog queries for single objects: one boolean column ``exists``, names as parameters.
 
-Names are compared as the catalog spells them, in ``db_schema`` or else ``current_schema()``.
+Names match as the catalog spells them, or as SQL would without quotes: folded to lower case and cut
+off. They are looked for in ``db_schema`` or else ``current_schema()``.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ def _in_schema(settings: DBSettings, namespace: str) -> str:
     return f"{namespace} = (SELECT oid FROM pg_namespace WHERE nspname = {settings.schema_expr})"
 
 
+def _named(column: str, parameter: str) -> str:
+    """*column* is the name in *parameter*, quoted or not."""
+    return f"{column} IN ({parameter}::text::name, lower({parameter}::text)::name)"
+
+
 def table_exists_sql(settings: DBSettings) -> str:
     """``$1``: table or view."""
     return (
-        "SELECT EXISTS (SELECT FROM pg_class c WHERE c.relname = $1::text "
+        f"SELECT EXISTS (SELECT FROM pg_class c WHERE {_named('c.relname', '$1')} "
         f"AND c.relkind IN {_READABLE} AND {_in_schema(settings, 'c.relnamespace')}) AS exists"
     )
 
@@ -37,7 +43,7 @@ def table_column_exists_sql(settings: DBSettings) -> str:
     """``$1``: table or view, ``$2``: column."""
     return (
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
-        "WHERE c.relname = $1::text AND a.attname = $2::text AND a.attnum > 0 "
+        f"WHERE {_named('c.relname', '$1')} AND a.attname = $2::text AND a.attnum > 0 "
         f"AND NOT a.attisdropped AND c.relkind IN {_READABLE} "
         f"AND {_in_schema(settings, 'c.relnamespace')}) AS exists"
     )
@@ -47,15 +53,15 @@ def index_exists_sql(settings: DBSettings) -> str:
     """``$1``: table, ``$2``: index."""
     return (
         "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "JOIN pg_class t ON t.oid = i.indrelid WHERE t.relname = $1::text "
-        f"AND c.relname = $2::text AND {_in_schema(settings, 't.relnamespace')}) AS exists"
+        f"JOIN pg_class t ON t.oid = i.indrelid WHERE {_named('t.relname', '$1')} "
+        f"AND {_named('c.relname', '$2')} AND {_in_schema(settings, 't.relnamespace')}) AS exists"
     )
 
 
 def function_exists_sql(settings: DBSettings) -> str:
     """``$1``: function."""
     return (
-        "SELECT EXISTS (SELECT FROM pg_proc p WHERE p.proname = $1::text "
+        f"SELECT EXISTS (SELECT FROM pg_proc p WHERE {_named('p.proname', '$1')} "
         f"AND {_in_schema(settings, 'p.pronamespace')}) AS exists"
     )
 
@@ -64,7 +70,7 @@ def trigger_exists_sql(settings: DBSettings) -> str:
     """``$1``: trigger, on any table."""
     return (
         "SELECT EXISTS (SELECT FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid "
-        f"WHERE g.tgname = $1::text AND {_in_schema(settings, 'c.relnamespace')}) AS exists"
+        f"WHERE {_named('g.tgname', '$1')} AND {_in_schema(settings, 'c.relnamespace')}) AS exists"
     )
 
 
@@ -84,5 +90,5 @@ def label_exists_sql(settings: DBSettings) -> str:
     """``$1``: label, ``$2``: enum type."""
     return (
         f"SELECT EXISTS (SELECT FROM ({user_types_sql(settings)}) AS label "
-        "WHERE label.enumlabel = $1::text AND label.typname = $2::text) AS exists"
+        f"WHERE label.enumlabel = $1::text AND {_named('label.typname', '$2')}) AS exists"
     )

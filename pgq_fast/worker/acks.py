@@ -20,7 +20,7 @@ from pgq_fast.models import Job, TracebackRecord
 from pgq_fast.tasks import wait_for_event
 from pgq_fast.types import JOB_STATUS, JobId, QueueManagerId
 
-ACK_ROWS: Final = 500
+ACK_ROWS: Final = 1000
 """Outcomes that are sent without further delay: beyond, a statement costs what its rows cost."""
 
 ACK_DELAY: Final = 0.1
@@ -30,6 +30,9 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts while the server does not take outcomes."""
 
+NEVER_AGAIN: Final = 2**31
+"""More attempts than a job can have."""
+
 CLOSING_ATTEMPTS: Final = 5
 """Attempts to send the last outcomes of a worker that stops."""
 
@@ -38,9 +41,9 @@ def _is_refusal(error: Exception) -> bool:
     """Whether a value cannot be stored, however often it is sent: it has no JSON form, the server
     refuses it (SQLSTATE class 22), or it exceeds a limit of the server's (class 54).
     """
-    return isinstance(error, PydanticSerializationError) or (
-        sqlstate_of(error) or ""
-    ).startswith(("22", "54"))
+    return isinstance(error, PydanticSerializationError) or (sqlstate_of(error) or "").startswith(
+        ("22", "54")
+    )
 
 
 class Acknowledger:
@@ -58,13 +61,29 @@ class Acknowledger:
         self._layout = layout
         self._owner = owner
         self._retried = retried
-        # Invariant: an outcome is in exactly one of the two until the server has it.
+        # Invariant: an outcome waits or is being sent until the server has it, never both. Of the
+        # successful jobs, most of all, the ids suffice.
         self._waiting: list[Outcome | Retry] = []
+        self._waiting_ids: list[JobId] = []
         self._sending: list[Outcome | Retry] = []
+        self._sending_ids: list[JobId] = []
         self._work = asyncio.Event()
         self._enough = asyncio.Event()
         self._turn = asyncio.Lock()
         self._patient = False
+
+    def __len__(self) -> int:
+        """Jobs whose outcomes wait."""
+        return len(self._waiting) + len(self._waiting_ids)
+
+    def succeeded(self, job_id: JobId) -> None:
+        """Take over the success of a job; never blocks."""
+        self._waiting_ids.append(job_id)
+        count = len(self._waiting_ids)
+        if count == 1:
+            self._work.set()
+        elif count == ACK_ROWS:
+            self._enough.set()
 
     def put(self, item: Outcome | Retry) -> None:
         """Take over an outcome; never blocks."""
@@ -86,19 +105,21 @@ class Acknowledger:
             self._enough.set()
 
     def runs(self) -> dict[JobId, int]:
-        """The runs whose end is on its way: job and attempts. After a retry, the id runs anew."""
-        return {
-            item.job.id: item.job.attempts
-            for batch in (self._waiting, self._sending)
-            for item in batch
-        }
+        """The runs whose end is on its way: job and attempts.
+
+        After a retry the id runs anew, with more attempts; after a success never again.
+        """
+        runs = dict.fromkeys((*self._waiting_ids, *self._sending_ids), NEVER_AGAIN)
+        for item in (*self._waiting, *self._sending):
+            runs[item.job.id] = item.job.attempts
+        return runs
 
     async def run(self) -> None:
         """Send until cancelled."""
         pause = FIRST_PAUSE
         while True:
             await self._work.wait()
-            if self._patient and len(self._waiting) < ACK_ROWS:
+            if self._patient and len(self) < ACK_ROWS:
                 self._enough.clear()
                 await wait_for_event(self._enough, ACK_DELAY)
             try:
@@ -107,7 +128,7 @@ class Acknowledger:
             except Exception as error:
                 logger.error(
                     "Could not acknowledge %d job(s), next attempt in %.1f s: %s",
-                    len(self._waiting),
+                    len(self),
                     pause,
                     error,
                 )
@@ -120,22 +141,28 @@ class Acknowledger:
         Raises:
             Exception: What the driver raised.
         """
-        while self._waiting or self._sending:
+        while len(self) or self._turn.locked():
             await self._send_waiting()
 
     async def _send_waiting(self) -> None:
         async with self._turn:
             self._sending, self._waiting = self._waiting, []
+            self._sending_ids, self._waiting_ids = self._waiting_ids, []
             self._work.clear()
             try:
+                if self._sending_ids:
+                    await self._layout.finish(self._sending_ids, self._owner)
+                    self._sending_ids = []
                 if self._sending:
                     await self._send(self._sending)
             except BaseException:
                 self._waiting[:0] = self._sending
+                self._waiting_ids[:0] = self._sending_ids
                 self._work.set()
                 raise
             finally:
                 self._sending = []
+                self._sending_ids = []
 
     async def close(self) -> bool:
         """Send the last outcomes; False if the server did not take them."""
@@ -143,7 +170,7 @@ class Acknowledger:
             try:
                 await self.flush()
             except Exception as error:
-                logger.warning("Could not acknowledge %d job(s): %s", len(self._waiting), error)
+                logger.warning("Could not acknowledge %d job(s): %s", len(self), error)
                 await asyncio.sleep(FIRST_PAUSE * 2**attempt)
             else:
                 return True

@@ -16,13 +16,15 @@ class JobContext(Context):
     Most handlers never do, and the scope would be the larger part of a job's start.
     """
 
+    # Of the class until they change, which costs a start nothing.
+    canceled = False
+    """Whether somebody asked to cancel the job."""
+    _scope: anyio.CancelScope | None = None
+
     def __init__(self, resources: MutableMapping[str, object], last_beat: float) -> None:
         self.resources = resources
         self.last_beat = last_beat
         """When the server last heard of the job, on this process's monotonic clock."""
-        self.canceled = False
-        """Whether somebody asked to cancel the job."""
-        self._scope: anyio.CancelScope | None = None
 
     if not TYPE_CHECKING:
         # To a type checker it is the field of the base class.

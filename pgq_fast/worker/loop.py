@@ -30,7 +30,7 @@ from pgq_fast.executors import EntrypointExecutor
 from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
-from pgq_fast.types import QueueEntrypoint, QueueExecutionMode
+from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgq_fast.worker import upkeep
 from pgq_fast.worker.acks import Acknowledger
 from pgq_fast.worker.context import JobContext
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 DISPATCH_SLICE: Final = 0.005
 """Seconds that jobs are started in a row before timers and other tasks get their turn."""
+
+CLAIM_AHEAD_FROM: Final = 50
+"""Batch size from which the next claim is under way while a batch is started. Starting a smaller
+one takes less than the claim's turn on the loop."""
 
 LISTENER_CHECK: Final = timedelta(seconds=10)
 """Between two looks at whether notifications arrive, and how long one may take."""
@@ -83,6 +87,7 @@ class Worker:
         self.layout = worker_layout(manager.queries)
         self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.upcoming: asyncio.Task[Claim | None] | None = None
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
         self.wake_at_job_end = False
@@ -164,23 +169,43 @@ class Worker:
 
     async def _claim_and_start(self) -> None:
         while not self.stopping:
-            room = self._room()
-            if room <= 0:
-                await self._wait_for_room()
-                continue
-            # Before the claim: what is notified from here on may be missing in its answer.
-            self.wake.clear()
-            wanted = min(self.batch_size, room)
-            claim = await self._claim(wanted)
+            if self.upcoming is None:
+                room = self._room()
+                if room <= 0:
+                    await self._wait_for_room()
+                    continue
+                wanted = min(self.batch_size, room)
+                # Before the claim: what is notified from here on may be missing in its answer.
+                self.wake.clear()
+                claim = await self._claim(wanted)
+            else:
+                wanted = self.batch_size
+                claim = await self.upcoming
+                self.upcoming = None
             if claim is None:
                 await wait_for_event(self.wake, RECONNECT_PAUSE)
                 continue
             full = len(claim.jobs) + len(claim.rejected) >= wanted
             self.acks.set_patient(full and not self.wake_at_delete)
+            if full and self._may_claim_ahead(len(claim.jobs)):
+                self.wake.clear()
+                self.upcoming = self.loop.create_task(self._claim(self.batch_size))
+                # The first turn runs the task, the second sends what it wrote.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
             await self._start_all(claim)
             if not full:
                 self.next_rescue = 0.0
                 await self._rest()
+
+    def _may_claim_ahead(self, starting: int) -> bool:
+        """Whether the server may look for the next jobs while *starting* ones are started.
+
+        Not where they could wait for room, nor where they would sit on seats meanwhile.
+        """
+        if self.batch_size < CLAIM_AHEAD_FROM or self.wake_at_delete or self.stopping:
+            return False
+        return self.max_concurrent_tasks is None or self._room() - starting >= self.batch_size
 
     def _room(self) -> int:
         """How many more jobs may run here."""
@@ -307,8 +332,9 @@ class Worker:
             self._refuse(rejected)
         started = time.monotonic()
         slice_end = started + DISPATCH_SLICE
+        shutdown = self.manager.shutdown
         for job in claim.jobs:
-            if self.stopping and self.layout.can_release:
+            if shutdown.is_set() and self.layout.can_release:
                 return
             self._start(job, started)
             if time.monotonic() >= slice_end:
@@ -345,8 +371,9 @@ class Worker:
 
     def _start(self, job: models.Job, now: float) -> None:
         context = JobContext(self.manager.resources, now)
-        self.manager.job_context[job.id] = context
-        coroutine = self._run_job(job, context)
+        job_id = job.id
+        self.manager.job_context[job_id] = context
+        coroutine = self._run_job(job, job_id, context)
         if _EAGER:
             # Runs until the handler first waits; most of the cheap ones are done by then. Not
             # through the loop, whose factory is the user's and which may not pass the argument.
@@ -370,7 +397,7 @@ class Worker:
             return handler
         return lambda job, _: handler(job)
 
-    async def _run_job(self, job: models.Job, context: JobContext) -> None:
+    async def _run_job(self, job: models.Job, job_id: JobId, context: JobContext) -> None:
         """Run the handler and put down how it ended."""
         manager = self.manager
         try:
@@ -393,11 +420,14 @@ class Worker:
         except Exception as error:
             await self._failed(job, error)
         else:
-            self.acks.put(Outcome(job, "canceled" if context.cancel_called else "successful", None))
+            if context.cancel_called:
+                self.acks.put(Outcome(job, "canceled", None))
+            else:
+                self.acks.succeeded(job_id)
         finally:
             manager.jobs_logged += 1
-            if manager.job_context.get(job.id) is context:
-                del manager.job_context[job.id]
+            if manager.job_context.get(job_id) is context:
+                del manager.job_context[job_id]
             if self.wake_at_job_end:
                 self.wake.set()
 
@@ -486,6 +516,9 @@ class Worker:
 
     async def _close(self) -> None:
         """Let started jobs end, send what became of them, give back the rest."""
+        if self.upcoming is not None:
+            # What it brings is given back below.
+            await asyncio.wait({self.upcoming})
         while self.tasks:
             await asyncio.wait(set(self.tasks))
         if not await self.acks.close():

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
 from pgq_fast.layouts.base import Claim, Outcome, Retry, WorkerLayout
+from pgq_fast.models import Job
 from pgq_fast.repository import EntrypointExecutionParameter, QueueRepositoryPort
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
@@ -33,6 +34,8 @@ class PortLayout:
 
     queries: QueueRepositoryPort
     can_release: bool = dataclasses.field(default=False, init=False)
+    # The port wants to see the job that ended, so it is kept from claim to end.
+    _claimed: dict[JobId, Job] = dataclasses.field(default_factory=dict, init=False)
 
     async def claim(
         self,
@@ -52,15 +55,28 @@ class PortLayout:
             global_concurrency_limit=None,
             heartbeat_timeout=LONG_AGO if stale_after is None else stale_after,
         )
+        self._claimed.update((job.id, job) for job in jobs)
         return Claim(jobs)
+
+    async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
+        """One ``log_jobs``."""
+        await self.queries.log_jobs([(self._claimed[id_], "successful", None) for id_ in ids])
+        self._forget(ids)
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """One ``log_jobs``."""
         await self.queries.log_jobs([(job, status, record) for job, status, record in outcomes])
+        self._forget([outcome.job.id for outcome in outcomes])
+
+    def _forget(self, ids: Sequence[JobId]) -> None:
+        for job_id in ids:
+            self._claimed.pop(job_id, None)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """A ``retry_job`` each."""
         for job, delay, record in retries:
+            # First: once it is queued again, another claim may bring it back.
+            self._forget([job.id])
             await self.queries.retry_job(job, delay, record)
 
     async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:

@@ -43,7 +43,7 @@ class Tables:
     async def rows(self, query: str, *args: object) -> list[Any]:
         """What *query* returns; a list of values where it is one column."""
         cursor = psycopg.AsyncRawCursor(self._connection)
-        await cursor.execute(query, args or None)  # type: ignore[arg-type]
+        await cursor.execute(query, args or None)
         if cursor.description is None:
             return []
         rows = await cursor.fetchall()
@@ -73,7 +73,8 @@ class Tables:
     async def ended(self, status: str = "successful") -> list[int]:
         """Ids in the log with *status*, as often as they are there."""
         return await self.rows(
-            f"SELECT job_id FROM {self._prefix}pgqueuer_log WHERE status::text = $1 ORDER BY job_id",
+            f"SELECT job_id FROM {self._prefix}pgqueuer_log WHERE status::text = $1"
+            " ORDER BY job_id",
             status,
         )
 

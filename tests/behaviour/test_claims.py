@@ -70,11 +70,8 @@ async def test_a_claimed_job_is_what_the_table_says(queries: Queries, tables: Ta
         "SELECT id, priority, created, updated, heartbeat, execute_after, status::text, entrypoint,"
         " payload, attempts, queue_manager_id, slot, headers FROM pgqueuer"
     )
-    names = (
-        "id priority created updated heartbeat execute_after status entrypoint payload attempts"
-        " queue_manager_id slot headers"
-    ).split()
-    assert job.model_dump() == dict(zip(names, row, strict=True))
+    columns = list(Job.model_fields)
+    assert job.model_dump() == dict(zip(columns, row, strict=True))
     assert (job.id, job.status, job.queue_manager_id, job.slot) == (job_id, "picked", ME, 0)
     assert job == await queries.queue_job_by_id(job_id)
     assert await tables.statuses(job_id) == ["queued", "picked"]
@@ -197,7 +194,9 @@ async def test_many_outcomes_in_one_call(queries: Queries, tables: Tables) -> No
         "deleted",
     ]
     assert await tables.rows("SELECT id, status::text FROM pgqueuer") == [(ids[2], "failed")]
-    logged = {entry.job_id: entry.traceback for entry in await queries.queue_log() if entry.traceback}
+    logged = {
+        entry.job_id: entry.traceback for entry in await queries.queue_log() if entry.traceback
+    }
     assert logged == {ids[1]: record, ids[2]: record}
     await queries.log_jobs([])
 

@@ -61,7 +61,9 @@ async def test_lists(enqueue: Enqueue, tables: Tables, count: int) -> None:
     names = [f"e{number % 3}" for number in range(count)]
     data = [None if number % 5 == 0 else str(number).encode() for number in range(count)]
     priorities = [number % 7 - 3 for number in range(count)]
-    headers = [None if number % 2 else {"n": str(number), "ü": "\U0001f600"} for number in range(count)]
+    headers = [
+        None if number % 2 else {"n": str(number), "ü": "\U0001f600"} for number in range(count)
+    ]
     ids = await enqueue(names, data, priorities, headers=headers)
     assert len(ids) == count
     assert ids == sorted(set(ids))
@@ -70,8 +72,7 @@ async def test_lists(enqueue: Enqueue, tables: Tables, count: int) -> None:
         " execute_after <= now() FROM pgqueuer ORDER BY id"
     )
     assert stored == [
-        (*job, "queued", 0, True)
-        for job in zip(ids, names, data, priorities, headers, strict=True)
+        (*job, "queued", 0, True) for job in zip(ids, names, data, priorities, headers, strict=True)
     ]
     assert await tables.rows(
         "SELECT job_id, entrypoint, priority, status::text FROM pgqueuer_log ORDER BY id"
@@ -155,9 +156,7 @@ async def test_skip(enqueue: Enqueue, tables: Tables) -> None:
 async def test_skip_in_a_long_list(enqueue: Enqueue, tables: Tables) -> None:
     await enqueue("e", None, dedupe_key="k7")
     keys = [f"k{number % 200}" for number in range(300)]
-    ids = await enqueue(
-        ["e"] * 300, [None] * 300, [0] * 300, dedupe_key=keys, on_conflict="skip"
-    )
+    ids = await enqueue(["e"] * 300, [None] * 300, [0] * 300, dedupe_key=keys, on_conflict="skip")
     assert [job_id is None for job_id in ids] == [
         number == 7 or number >= 200 for number in range(300)
     ]
@@ -166,9 +165,9 @@ async def test_skip_in_a_long_list(enqueue: Enqueue, tables: Tables) -> None:
 
 async def test_update_priority(enqueue: Enqueue, tables: Tables) -> None:
     (job_id,) = await enqueue("e", b"first", 5, dedupe_key="a")
-    assert await enqueue(
-        "e", b"second", 9, dedupe_key="a", on_conflict="update_priority"
-    ) == [job_id]
+    assert await enqueue("e", b"second", 9, dedupe_key="a", on_conflict="update_priority") == [
+        job_id
+    ]
     assert await tables.rows("SELECT priority, payload FROM pgqueuer") == [(9, b"first")]
     # Only ever up.
     await enqueue("e", None, 1, dedupe_key="a", on_conflict="update_priority")
@@ -306,10 +305,14 @@ async def test_a_duplicate_in_the_callers_transaction_spoils_it_as_any_error_doe
     connection = await asyncpg.connect(queue_dsn)
     try:
         queries = Queries(AsyncpgDriver(connection))
+        transaction = connection.transaction()
+        await transaction.start()
+        await queries.enqueue("e", None, dedupe_key="a")
         with pytest.raises(DuplicateJobError):
-            async with connection.transaction():
-                await queries.enqueue("e", None, dedupe_key="a")
-                await queries.enqueue("e", None, dedupe_key="a")
+            await queries.enqueue("e", None, dedupe_key="a")
+        with pytest.raises(asyncpg.InFailedSQLTransactionError):
+            await queries.enqueue("e", None)
+        await transaction.rollback()
         await queries.enqueue("e", None, dedupe_key="a")
     finally:
         await connection.close()

@@ -1,4 +1,4 @@
-"""``concurrency_limit`` holds at every instant, over all workers, and is used up to the last seat."""
+"""``concurrency_limit`` holds at every instant, over all workers, and no seat stays empty."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ async def test_all_seats_are_taken_though_the_workers_compete(
     await eventually(lambda: len(gate.started) == 7)
     await asyncio.sleep(0.3)
     assert len(gate.started) == 7
-    assert sorted(
-        await tables.rows("SELECT slot FROM pgqueuer WHERE status = 'picked'")
-    ) == list(range(7))
+    assert sorted(await tables.rows("SELECT slot FROM pgqueuer WHERE status = 'picked'")) == list(
+        range(7)
+    )
     gate.open.set()
     await asyncio.wait_for(asyncio.gather(*tasks), 30)
     assert len(gate.ended) == 30

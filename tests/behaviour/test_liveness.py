@@ -74,9 +74,7 @@ async def test_stale_jobs_are_rescued_by_an_idle_worker(another: Another, tables
     handler = Recorder()
     manager.entrypoint("e")(handler)
     ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
-    await tables.rows(
-        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid()"
-    )
+    await tables.rows("UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid()")
     async with working(manager, heartbeat_timeout=timedelta(seconds=0.4)):
         await eventually(lambda: len(handler.jobs) == 3)
     assert await tables.ended() == ids
@@ -269,10 +267,13 @@ async def test_claims_whose_answer_got_lost_are_given_back(
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 20)
     assert handler.jobs == []
-    assert await tables.rows(
-        "SELECT id FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
-        " AND slot IS NULL AND attempts = 0 ORDER BY id"
-    ) == ids
+    assert (
+        await tables.rows(
+            "SELECT id FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
+            " AND slot IS NULL AND attempts = 0 ORDER BY id"
+        )
+        == ids
+    )
 
 
 async def test_outcomes_wait_while_the_server_takes_none(

@@ -288,7 +288,7 @@ class Tracer:
     def __init__(self, broken: str = "") -> None:
         self.broken = broken
         self.published = 0
-        self.events: list[tuple[str, object]] = []
+        self.events: list[tuple[str, str]] = []
 
     def trace_publish(self, entrypoints: list[str]) -> Generator[dict[str, object], None, None]:
         for _ in entrypoints:
@@ -300,11 +300,12 @@ class Tracer:
         if self.broken == "enter":
             raise RuntimeError("the tracer is broken")
         headers = job.otel_headers() or {}
-        self.events.append(("start", headers.get("span")))
+        span = str(headers.get("span"))
+        self.events.append(("start", span))
         yield
         if self.broken == "exit":
             raise RuntimeError("the tracer is broken")
-        self.events.append(("end", headers.get("span")))
+        self.events.append(("end", span))
 
 
 async def traced(manager: QueueManager) -> Recorder:
@@ -371,9 +372,7 @@ async def test_a_tracer_that_fails_costs_no_job(
 
 async def test_a_tracer_that_yields_too_little(make_driver: MakeDriver, queue_dsn: str) -> None:
     class Short(Tracer):
-        def trace_publish(
-            self, entrypoints: list[str]
-        ) -> Generator[dict[str, object], None, None]:
+        def trace_publish(self, entrypoints: list[str]) -> Generator[dict[str, object], None, None]:
             yield {}
 
     queries = Queries(await make_driver("asyncpg", queue_dsn), tracer=Short())

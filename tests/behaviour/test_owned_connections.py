@@ -119,7 +119,7 @@ async def test_survives_the_loss_of_all_connections(
     for turn in range(8):
         ids += await producer.enqueue(["e"] * 150, [None] * 150, [0] * 150)
         before = len(runs)
-        await eventually(lambda before=before: task.done() or len(runs) > before + 20)
+        await eventually(lambda least=before + 20: task.done() or len(runs) > least)  # type: ignore[misc]
         assert not task.done()
         await asyncio.sleep(0.003 * turn)
         killed += await terminate_all(tables)
@@ -150,17 +150,15 @@ async def test_wakes_up_after_a_loss_while_it_was_idle(
 
     producer = Queries(await make_driver("asyncpg", queue_dsn))
     task = asyncio.create_task(
-        pgq.run(
-            dequeue_timeout=timedelta(hours=1), heartbeat_timeout=timedelta(hours=1), **QUIET
-        )
+        pgq.run(dequeue_timeout=timedelta(hours=1), heartbeat_timeout=timedelta(hours=1), **QUIET)
     )
     for _ in range(3):
         (job_id,) = await producer.enqueue("e", None)
-        await eventually(lambda job_id=job_id: job_id in seen)
+        await eventually(lambda job_id=job_id: job_id in seen)  # type: ignore[misc]
         await asyncio.sleep(0.1)
         await terminate_all(tables)
         (job_id,) = await producer.enqueue("e", None)
-        await eventually(lambda job_id=job_id: job_id in seen)
+        await eventually(lambda job_id=job_id: job_id in seen)  # type: ignore[misc]
     pgq.shutdown.set()
     await asyncio.wait_for(task, 20)
     assert await tables.ended() == sorted(seen)

@@ -1,4 +1,4 @@
-"""Parameters in PostgreSQL's binary formats: the twins agree, and the server reads what was meant."""
+"""Parameters in PostgreSQL's binary formats: the twins agree, and the server understands them."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ json_values = st.recursive(
 headers = st.none() | st.dictionaries(names, json_values, max_size=4).map(
     lambda value: json.dumps(value).encode()
 )
-jobs = st.lists(
-    st.tuples(int32s, names, st.none() | st.binary(max_size=200), headers), max_size=12
-)
+jobs = st.lists(st.tuples(int32s, names, st.none() | st.binary(max_size=200), headers), max_size=12)
 
 
 def columns(batch: list[tuple[Any, ...]]) -> tuple[list[Any], ...]:
@@ -156,8 +154,8 @@ def test_jobs_survive_a_real_copy(
     try:
         copy_in(connection, "pgqueuer", column_names, stream)
         stored = connection.execute(
-            "SELECT id, priority, entrypoint, payload, headers, execute_after, execute_after = now(),"
-            " status::text, attempts FROM pgqueuer ORDER BY id"
+            "SELECT id, priority, entrypoint, payload, headers, execute_after,"
+            " execute_after = now(), status::text, attempts FROM pgqueuer ORDER BY id"
         ).fetchall()
     finally:
         connection.rollback()

@@ -90,7 +90,7 @@ def test_good_rows_become_jobs_in_their_order(batch: list[Any]) -> None:
 
 @given(st.data())
 def test_one_bad_row_costs_no_other(data: st.DataObject) -> None:
-    batch = data.draw(st.lists(good_rows, min_size=1, max_size=6))
+    batch: list[Any] = data.draw(st.lists(good_rows, min_size=1, max_size=6))
     place = data.draw(st.integers(0, len(batch)))
     bad = data.draw(st.lists(scalars, max_size=7))
     batch.insert(place, bad)

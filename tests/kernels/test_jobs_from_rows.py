@@ -8,6 +8,7 @@ import logging
 import pickle
 import struct
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,7 +90,7 @@ SAMPLE = {
     "slot": 4,
     "attempts": 2,
 }
-WAYS = {
+WAYS: dict[str, Callable[[Job], object]] = {
     "equality": lambda job: job,
     "reflected": lambda job: validated(**SAMPLE) == job and job,
     "model_dump": lambda job: Job(**job.model_dump()),

@@ -98,7 +98,9 @@ def test_mutations_of_what_the_trigger_sends(data: st.DataObject) -> None:
         place = data.draw(st.integers(0, len(text)))
         removed = data.draw(st.integers(0, 3))
         added = data.draw(
-            st.sampled_from(['"', "\\", "{", "}", ",", ":", " ", "\0", "\x1f", "\\u0061", "é", "[]"])
+            st.sampled_from(
+                ['"', "\\", "{", "}", ",", ":", " ", "\0", "\x1f", "\\u0061", "é", "[]"]
+            )
             | st.text(max_size=2)
             | st.just("")
         )
@@ -123,7 +125,8 @@ def test_the_last_of_equal_keys_counts(twin: Twin) -> None:
         return twin.notify.parse_event(text)
 
     assert parse(
-        '{"type": "table_changed_event", "operation": "insert", "table": "t", "operation": "delete"}'
+        '{"type": "table_changed_event", "operation": "insert", "table": "t",'
+        ' "operation": "delete"}'
     ) == ("table_changed_event", "delete")
     with pytest.raises(ValueError, match="no known operation"):
         parse('{"type":"table_changed_event","operation":"insert","table":"t","operation":"drop"}')

@@ -4,7 +4,7 @@ WITH
 -- Materialized: nextval() must run once a row though the rows are read more than once.
 input AS MATERIALIZED (
     SELECT nextval((SELECT pg_get_serial_sequence('{queue_table}', 'id')::regclass)) AS id, job.*
-    FROM unnest($1::int[], $2::text[], $3::bytea[], $4::interval[], $5::text[], $6::jsonb[])
+    FROM unnest($1::int[], $2::text[], $3::bytea[], $4::interval[], $5::text[], $6::text[]::jsonb[])
         WITH ORDINALITY
         AS job (priority, entrypoint, payload, delay, dedupe_key, headers, place)
 ),

@@ -2,7 +2,7 @@
 WITH inserted AS (
     INSERT INTO {queue_table}
         (priority, entrypoint, payload, execute_after, dedupe_key, headers, status)
-    VALUES ($1::int, $2::text, $3::bytea, now() + $4::interval, $5::text, $6::jsonb, 'queued')
+    VALUES ($1::int, $2::text, $3::bytea, now() + $4::interval, $5::text, $6::text::jsonb, 'queued')
     -- [skip
     -- The predicate of the partial unique index: PostgreSQL finds the index by it.
     ON CONFLICT (dedupe_key)

@@ -6,7 +6,7 @@
 WITH
 outcome AS MATERIALIZED (
     SELECT id, status, traceback, owner
-    FROM unnest($1::bigint[], $2::{queue_status_type}[], $3::jsonb[], $4::uuid[])
+    FROM unnest($1::bigint[], $2::text[]::{queue_status_type}[], $3::text[]::jsonb[], $4::uuid[])
         AS outcome (id, status, traceback, owner)
 ),
 deleted AS (

@@ -5,7 +5,7 @@
 WITH
 wish AS MATERIALIZED (
     SELECT id, delay, traceback, owner, attempts
-    FROM unnest($1::bigint[], $2::interval[], $3::jsonb[], $4::uuid[], $5::int[])
+    FROM unnest($1::bigint[], $2::interval[], $3::text[]::jsonb[], $4::uuid[], $5::int[])
         AS wish (id, delay, traceback, owner, attempts)
 ),
 retried AS (

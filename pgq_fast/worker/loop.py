@@ -281,27 +281,34 @@ class Worker:
         A notification since the claim was sent ends the wait before it begins. The probe is for
         what no notification announces: deferred jobs, retries, jobs that another worker held.
         """
-        draining = self.mode is QueueExecutionMode.drain
-        if draining:
-            # Tasks that are about to end get to it, and what they ask for is in the queue.
-            await asyncio.sleep(0)
-            await self._flush_for_drain()
-        if self.wake.is_set() or self.stopping:
-            return
+        self.wake_at_job_end = draining = self.mode is QueueExecutionMode.drain
         try:
-            due = await self.layout.next_due(list(self.limits()))
-        except Exception as error:
-            if not self._replaces(error):
-                raise
-            logger.warning("Lost the connection while probing the queue: %s", error)
-            await wait_for_event(self.wake, RECONNECT_PAUSE)
-            return
-        if draining and not self.manager.job_context and due is None:
-            self.manager.shutdown.set()
-            return
-        self.wake_at_job_end = draining
-        try:
-            await wait_for_event(self.wake, self._rest_time(due))
+            idle = False
+            if draining:
+                # Tasks that are about to end get to it, and what they ask for is in the queue.
+                await asyncio.sleep(0)
+                # A job that ends after this may bring another one that the probe does not see.
+                running = bool(self.manager.job_context)
+                await self._flush_for_drain()
+                idle = not running and not len(self.acks)
+            if self.wake.is_set() or self.stopping:
+                return
+            try:
+                due = await self.layout.next_due(list(self.limits()))
+            except Exception as error:
+                if not self._replaces(error):
+                    raise
+                logger.warning("Lost the connection while probing the queue: %s", error)
+                await wait_for_event(self.wake, RECONNECT_PAUSE)
+                return
+            if idle and due is None and not self.wake.is_set():
+                self.manager.shutdown.set()
+                return
+            timeout = self._rest_time(due)
+            if draining and len(self.acks):
+                # A retry may be among what the server has not taken yet.
+                timeout = min(timeout, RECONNECT_PAUSE)
+            await wait_for_event(self.wake, timeout)
         finally:
             self.wake_at_job_end = False
 

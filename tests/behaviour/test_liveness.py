@@ -286,17 +286,17 @@ async def test_outcomes_wait_while_the_server_takes_none(
     handler = Recorder()
     manager.entrypoint("e")(handler)
     ids = await manager.queries.enqueue(["e"] * 5, [b"secret"] * 5, [0] * 5)
-    acknowledge = CompatLayout.acknowledge
+    finish = CompatLayout.finish
     failures = 3
 
-    async def failing(self: CompatLayout, outcomes: Any, owner: QueueManagerId) -> None:
+    async def failing(self: CompatLayout, ids: Any, owner: QueueManagerId) -> None:
         nonlocal failures
         if failures:
             failures -= 1
             raise OSError("the network is down")
-        await acknowledge(self, outcomes, owner)
+        await finish(self, ids, owner)
 
-    monkeypatch.setattr(CompatLayout, "acknowledge", failing)
+    monkeypatch.setattr(CompatLayout, "finish", failing)
     await drain(manager)
     assert await tables.ended() == ids
     assert await tables.count() == 0

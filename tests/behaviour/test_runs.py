@@ -20,6 +20,7 @@ from pgq_fast.executors import (
     DatabaseRetryEntrypointExecutor,
     EntrypointExecutorParameters,
 )
+from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.models import Context, Job, TracebackRecord
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
@@ -74,6 +75,63 @@ async def test_drain_waits_for_what_is_deferred_and_what_comes_meanwhile(
     await drain(manager)
     assert sorted(seen, key=str) == [b"0", b"0", b"0", b"1", b"2", b"child"]
     assert await tables.count() == 0
+
+
+@pytest.mark.parametrize("brings", ["retry", "child"])
+async def test_a_job_that_ends_while_the_drained_queue_is_probed(
+    manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch, brings: str
+) -> None:
+    """The probe finds nothing queued, and when its answer is there, nothing runs any more."""
+    gate = asyncio.Event()
+    next_due = CompatLayout.next_due
+
+    async def slow_probe(self: CompatLayout, entrypoints: Any) -> Any:
+        due = await next_due(self, entrypoints)
+        gate.set()
+        await asyncio.sleep(0.05)
+        return due
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        if job.attempts or job.payload == b"child":
+            return
+        await gate.wait()
+        if brings == "retry":
+            raise RetryRequested(AT_ONCE)
+        await manager.queries.enqueue("e", b"child")
+
+    monkeypatch.setattr(CompatLayout, "next_due", slow_probe)
+    await enqueue(manager, 1)
+    started = asyncio.get_running_loop().time()
+    await drain(manager)
+    assert await tables.count() == 0
+    assert len(await tables.ended()) == (1 if brings == "retry" else 2)
+    # Found by what happened, not by the next poll.
+    assert asyncio.get_running_loop().time() - started < 10
+
+
+async def test_drain_goes_on_when_the_server_takes_a_retry_late(
+    manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retry = CompatLayout.retry
+    failures = 2
+
+    async def failing(self: CompatLayout, *args: Any) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError("the network is down")
+        await retry(self, *args)
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        if not job.attempts:
+            raise RetryRequested(AT_ONCE)
+
+    monkeypatch.setattr(CompatLayout, "retry", failing)
+    ids = await enqueue(manager, 1)
+    await drain(manager)
+    assert await tables.ended() == ids
 
 
 async def test_priority_decides_the_order_of_starts(manager: QueueManager) -> None:

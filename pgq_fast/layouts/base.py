@@ -40,6 +40,8 @@ class Claim:
 
     jobs: list[Job]
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
+    since: float = 0.0
+    """When it was asked for, on this process's monotonic clock; set by the worker."""
 
 
 class WorkerLayout(Protocol):

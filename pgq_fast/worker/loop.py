@@ -52,6 +52,13 @@ LISTENER_CHECK: Final = timedelta(seconds=10)
 RECONNECT_PAUSE: Final = 0.2
 """Seconds before the next claim after a lost connection; the driver has a backoff of its own."""
 
+STARTS_A_TURN: Final = 10
+"""Jobs started per turn of the loop before Python 3.12, where a task does not run when it is made:
+the slice cannot be measured until it is too late."""
+
+RENEWALS: Final = 4
+"""Heartbeats within a heartbeat timeout for claimed jobs that wait to be started."""
+
 RESCUES: Final = 4
 """Claims within a heartbeat timeout that also look for stale jobs while the queue is full. A worker
 with nothing better to do looks every time."""
@@ -95,6 +102,11 @@ class Worker:
         self.orphans_possible = False
         self.aborting = False
         self.next_rescue = 0.0
+        self.renew_after = (
+            heartbeat_timeout.total_seconds() / RENEWALS
+            if heartbeat_timeout > timedelta(0)
+            else float("inf")
+        )
         self._calls: dict[QueueEntrypoint, Callable[..., Awaitable[None]]] = {}
         self._limits: dict[QueueEntrypoint, int] = {}
 
@@ -241,6 +253,7 @@ class Worker:
             self.orphans_possible = True
             self.next_rescue = 0.0
             return None
+        claim.since = now
         if stale_after is not None and claim.jobs:
             claim.jobs = self._without_own(claim.jobs)
         return claim
@@ -337,16 +350,40 @@ class Worker:
     async def _start_all(self, claim: Claim) -> None:
         for rejected in claim.rejected:
             self._refuse(rejected)
-        started = time.monotonic()
-        slice_end = started + DISPATCH_SLICE
         shutdown = self.manager.shutdown
-        for job in claim.jobs:
+        last_beat = claim.since
+        now = time.monotonic()
+        slice_end = now + DISPATCH_SLICE
+        jobs = claim.jobs
+        lost: set[JobId] = set()
+        for position, job in enumerate(jobs):
+            if now >= last_beat + self.renew_after:
+                last_beat = now
+                lost = await self._lost(jobs[position:])
             if shutdown.is_set() and self.layout.can_release:
                 return
-            self._start(job, started)
-            if time.monotonic() >= slice_end:
+            if job.id not in lost:
+                self._start(job, last_beat)
+            now = time.monotonic()
+            if now >= slice_end or (not _EAGER and position % STARTS_A_TURN == 0):
                 await asyncio.sleep(0)
-                slice_end = time.monotonic() + DISPATCH_SLICE
+                now = time.monotonic()
+                slice_end = now + DISPATCH_SLICE
+
+    async def _lost(self, jobs: list[models.Job]) -> set[JobId]:
+        """Renew the heartbeat of *jobs*, which wait to be started; those that others have now."""
+        ids = [job.id for job in jobs]
+        try:
+            alive = await self.layout.heartbeat(ids, self.owner)
+        except Exception as error:
+            logger.warning("Could not send the heartbeat of %d job(s): %s", len(ids), error)
+            return set()
+        lost = set(ids) - alive
+        if lost:
+            logger.warning(
+                "%d job(s) that waited here to be started are no longer this worker's", len(lost)
+            )
+        return lost
 
     def _refuse(self, rejected: Rejected) -> None:
         """A row that is no job cannot run; it ends as an exception, or it would come again."""
@@ -525,7 +562,7 @@ class Worker:
         """Let started jobs end, send what became of them, give back the rest."""
         if self.upcoming is not None:
             # What it brings is given back below.
-            await asyncio.wait({self.upcoming})
+            await self._quietly(self.upcoming, "finish a claim")
         while self.tasks:
             await asyncio.wait(set(self.tasks))
         if not await self.acks.close():

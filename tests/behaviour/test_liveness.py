@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from behaviour.helpers import QUIET, Gate, Recorder, Tables, drain, eventually, working
@@ -441,3 +443,29 @@ async def test_worker_ids_are_unique(another: Another) -> None:
     assert all(isinstance(manager.queue_manager_id, uuid.UUID) for manager in managers)
     assert QueueExecutionMode("drain") is QueueExecutionMode.drain
     assert logging.getLogger("pgqueuer").name == "pgqueuer"
+
+
+@pytest.mark.pg_matrix
+async def test_jobs_taken_over_while_they_waited_are_not_started(
+    manager: QueueManager, queue_dsn: str, tables: Tables
+) -> None:
+    """The first handler of a batch blocks the loop until the others count as abandoned."""
+    ran: list[int] = []
+
+    @manager.entrypoint("e")
+    async def block(job: Job) -> None:
+        ran.append(job.id)
+        if len(ran) == 1:
+            with psycopg.connect(queue_dsn, autocommit=True) as rescuer:
+                rescuer.execute(
+                    "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid(),"
+                    " heartbeat = now() + interval '1 hour' WHERE id > %s",
+                    [job.id],
+                )
+            time.sleep(0.3)  # noqa: ASYNC251
+
+    ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    async with working(manager, heartbeat_timeout=SECOND):
+        await eventually(tables.ended)
+    assert ran == ids[:1]
+    assert await tables.count("picked") == 2

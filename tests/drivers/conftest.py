@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
-from drivers.helpers import Administrator
 
+from drivers.helpers import Administrator
 from pgq_fast.drivers.owned import OwnedDriver
 from support.drivers import KINDS, open_driver
 

@@ -10,9 +10,9 @@ import asyncpg
 import psycopg
 import psycopg_pool
 import pytest
-from drivers.helpers import Administrator
 
 import pgq_fast.db
+from drivers.helpers import Administrator
 from pgq_fast.connections import (
     asyncpg_arguments,
     connect_asyncpg,

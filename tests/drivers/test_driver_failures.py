@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-from drivers.helpers import Administrator, eventually
 
+from drivers.helpers import Administrator, eventually
 from pgq_fast.drivers.failures import (
     constraint_of,
     is_connection_lost,

@@ -13,8 +13,8 @@ import asyncpg
 import psycopg
 import pytest
 import uvloop
-from drivers.helpers import Administrator, eventually
 
+from drivers.helpers import Administrator, eventually
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver
 from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.owned import OwnedDriver

@@ -13,8 +13,8 @@ import asyncpg.connect_utils
 import psycopg
 import psycopg.types.string
 import pytest
-from drivers.helpers import Administrator, eventually
 
+from drivers.helpers import Administrator, eventually
 from pgq_fast.db import Driver
 from pgq_fast.drivers.base import Int8Array, ListenerRemover, RowDriver, rows_of
 from pgq_fast.drivers.failures import constraint_of, is_connection_lost, sqlstate_of

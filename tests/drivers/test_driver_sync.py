@@ -11,8 +11,8 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from drivers.helpers import copy_stream
 
+from drivers.helpers import copy_stream
 from pgq_fast.db import SyncDriver, SyncPsycopgDriver
 from pgq_fast.drivers.base import Int8Array, SyncRowDriver, rows_of_sync
 from pgq_fast.drivers.failures import TransactionAbortedError, is_connection_lost

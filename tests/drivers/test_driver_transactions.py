@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-from drivers.helpers import Administrator, background, copy_stream, eventually
 
+from drivers.helpers import Administrator, background, copy_stream, eventually
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver
 from pgq_fast.drivers.failures import TransactionAbortedError, sqlstate_of
 

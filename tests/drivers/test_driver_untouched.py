@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-from drivers.helpers import copy_stream, eventually
 from psycopg.rows import dict_row
 
+from drivers.helpers import copy_stream, eventually
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.drivers.base import Int8Array
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from drivers.helpers import (
     Administrator,
     RestartableServer,
@@ -18,7 +19,6 @@ from drivers.helpers import (
     eventually,
     restartable_server,
 )
-
 from pgq_fast.drivers import owned, recovery
 from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
 from pgq_fast.drivers.listeners import ReconnectNotifier

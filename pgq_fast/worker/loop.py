@@ -562,7 +562,9 @@ class Worker:
         """Let started jobs end, send what became of them, give back the rest."""
         if self.upcoming is not None:
             # What it brings is given back below.
-            await self._quietly(self.upcoming, "finish a claim")
+            await asyncio.wait({self.upcoming})
+            if not self.upcoming.cancelled() and (error := self.upcoming.exception()) is not None:
+                logger.warning("The last claim of the run failed: %s", error)
         while self.tasks:
             await asyncio.wait(set(self.tasks))
         if not await self.acks.close():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from behaviour.helpers import Gate, Recorder, Tables, drain, eventually, working
+from behaviour.helpers import QUIET, Gate, Recorder, Tables, drain, eventually, working
 from pgq_fast.errors import RetryRequested
 from pgq_fast.executors import (
     AbstractEntrypointExecutor,
@@ -802,3 +802,26 @@ async def test_handlers_have_to_be_async(manager: QueueManager) -> None:
 
     with pytest.raises(TypeError, match="not async"):
         manager.entrypoint("e")(handler)  # type: ignore[type-var]
+
+
+@pytest.mark.pg_matrix
+async def test_cancelling_while_the_next_claim_is_under_way(
+    another: Callable[[], Awaitable[QueueManager]], tables: Tables
+) -> None:
+    """Batches of this size are claimed ahead: what comes then goes back like everything else."""
+    ids = await (await another()).queries.enqueue(["e"] * 5000, [None] * 5000, [0] * 5000)
+    handler = Recorder()
+    for enough in (200, 1000, 2500):
+        manager = await another()
+        manager.entrypoint("e")(handler)
+        run = asyncio.create_task(manager.run(**QUIET, batch_size=100))
+        await eventually(lambda enough=enough: len(handler.jobs) >= enough)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert await tables.count("picked") == 0
+    manager = await another()
+    manager.entrypoint("e")(handler)
+    await drain(manager, batch_size=100)
+    assert sorted(handler.ids) == ids
+    assert await tables.ended() == ids

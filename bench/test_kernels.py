@@ -1,6 +1,6 @@
 """The kernels one by one: compiled, pure, and where it has one, the way pgqueuer does it.
 
-    pytest bench/test_kernels.py --benchmark-group-by=group
+    pytest bench/test_kernels.py --benchmark-enable --benchmark-columns=median,iqr,rounds
 
 Each benchmark handles ``ROWS`` items a round; divide for the cost of one.
 """
@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
+import pgqueuer
+import pgqueuer.models
 import pytest
 
 import pgq_fast_ext.codec
@@ -54,7 +56,6 @@ def test_build_jobs(benchmark: Any, codec: ModuleType) -> None:
 @pytest.mark.benchmark(group="rows to jobs")
 def test_build_jobs_as_pgqueuer(benchmark: Any) -> None:
     """A dictionary of 14 columns, validated: rows already decoded, as for the others."""
-    pgqueuer = pytest.importorskip("pgqueuer", reason="pgqueuer is a test dependency")
     row = {
         "id": 1,
         "priority": 0,
@@ -116,6 +117,5 @@ def test_parse_event(benchmark: Any, implementation: str) -> None:
 @pytest.mark.benchmark(group="NOTIFY to event")
 def test_parse_event_as_pgqueuer(benchmark: Any) -> None:
     """The same, validated by pgqueuer's models."""
-    models = pytest.importorskip("pgqueuer.models", reason="pgqueuer is a test dependency")
-    event = benchmark(models.AnyEvent.model_validate_json, PAYLOAD)
+    event = benchmark(pgqueuer.models.AnyEvent.model_validate_json, PAYLOAD)
     assert event.root.operation == "insert"

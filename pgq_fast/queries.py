@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pgq_fast import enqueue as enqueueing
 from pgq_fast import models, tracing, types
@@ -26,6 +26,7 @@ from pgq_fast.enqueue import EnqueueBatch
 from pgq_fast.errors import DuplicateJobError
 from pgq_fast.layouts import compat, compat_enqueue
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
+from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.schema import manage
 from pgq_fast.schema.planning import Plan
@@ -74,6 +75,24 @@ def _batch(
     enqueueing.check_on_conflict(on_conflict, batch)
     active = tracer or tracing.TRACER.tracer
     return batch if active is None else enqueueing.trace_headers(batch, active)
+
+
+def _readable(model: type[ModelT], rows: list[dict[str, object]]) -> list[ModelT]:
+    """*rows* as *model*; one that somebody else wrote badly is logged and left out."""
+    items = []
+    for row in rows:
+        try:
+            items.append(model.model_validate(row))
+        except ValidationError as error:
+            # Not the error itself, which quotes values.
+            faults = error.errors(include_url=False, include_context=False, include_input=False)
+            logger.error(
+                "The row with id %s cannot be read as a %s and is left out: see its %s",
+                row.get("id"),
+                model.__name__,
+                ", ".join(sorted({str(fault["loc"][0]) for fault in faults if fault["loc"]})),
+            )
+    return items
 
 
 def _names(entrypoint: str | list[str]) -> list[str]:
@@ -133,7 +152,7 @@ class Queries:
         self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
     ) -> list[ModelT]:
         rows = await self.driver.fetch(statement(name, settings, flag), *args)
-        return [model.model_validate(row) for row in rows]
+        return _readable(model, rows)
 
     async def _queue(self, name: str, *args: object) -> None:
         await self.driver.execute(statement(name, self.qbq.settings), *args)

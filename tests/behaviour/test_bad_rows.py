@@ -130,3 +130,17 @@ async def test_payloads_are_not_logged_whatever_happens(
         await drain(manager)
     assert "Exception while processing" in caplog.text
     assert SECRET not in caplog.text
+
+
+async def test_a_listing_leaves_out_what_it_cannot_read(
+    queries: Queries, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = await queries.enqueue(["e"] * 3, [SECRET.encode()] * 3, [0] * 3)
+    await tables.rows(
+        "UPDATE pgqueuer SET headers = $1::jsonb WHERE id = $2", json.dumps([SECRET]), ids[1]
+    )
+    assert [job.id for job in await queries.browse_queue()] == [ids[0], ids[2]]
+    assert await queries.queue_job_by_id(ids[1]) is None
+    assert f"The row with id {ids[1]} cannot be read as a Job" in caplog.text
+    assert "headers" in caplog.text
+    assert SECRET not in caplog.text

@@ -87,6 +87,19 @@ class Administrator:
         """Whether some session runs a statement like *query* at the moment."""
         return bool(await self.backends(query, "active"))
 
+    async def sleeping(self, query: str) -> bool:
+        """Whether some session is in the pg_sleep of a statement like *query*.
+
+        A statement is shown as running while it is only being prepared.
+        """
+        return bool(
+            await self.values(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE $1 AND wait_event = 'PgSleep'",
+                query,
+            )
+        )
+
     async def terminate(self, query: str) -> None:
         """End the sessions whose last query is like *query*; there has to be one."""
         pids = await self.backends(query)

@@ -248,7 +248,7 @@ async def test_a_cancel_request_that_overtakes_its_statement(
             await transaction.fetch_rows("SELECT pg_sleep(600)::text")
 
     task = asyncio.create_task(run())
-    await eventually(lambda: admin.running("SELECT pg_sleep(600)%"))
+    await eventually(lambda: admin.sleeping("SELECT pg_sleep(600)%"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -69,10 +69,10 @@ DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 # How each figure is headed and printed.
 FIGURES: Final = {
     "rate": ("jobs/s", ",.0f"),
-    "cpu": ("client CPU us/job", ",.2f"),
+    "cpu": ("client CPU us/job", ".2f"),
     "wal": ("WAL bytes/job", ",.0f"),
-    "p50": ("p50 ms", ",.2f"),
-    "p99": ("p99 ms", ",.2f"),
+    "p50": ("p50 ms", ".2f"),
+    "p99": ("p99 ms", ".2f"),
 }
 
 
@@ -225,11 +225,11 @@ def scaled(scenario: Scenario, scale: float) -> Scenario:
 
 
 def show(value: Spread, form: str) -> str:
-    """Median, lowest and highest."""
-    return (
-        f"{format(value.median, form)} ({format(value.lowest, form)} to "
-        f"{format(value.highest, form)})"
-    )
+    """Median, and lowest and highest where they differ."""
+    median = format(value.median, form)
+    if value.lowest == value.highest:
+        return median
+    return f"{median} ({format(value.lowest, form)} to {format(value.highest, form)})"
 
 
 def target_name(verdict: Verdict) -> str:
@@ -252,20 +252,23 @@ def target_line(verdict: Verdict) -> str:
 def print_scenario(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> None:
     """The figures of each trial, and the targets."""
     print(f"\n{scenario.name}: {scenario.title}")
+    first = next(iter(scenario.trials()))
+    figures = [figure for figure in FIGURES if figure in runs[first][0]]
+    print(line("", "", "", [FIGURES[figure][0] for figure in figures]))
     for name, side in scenario.sides.items():
         chosen = best(side, runs)
         for trial in side:
-            mark = "*" if len(side) > 1 and trial == chosen else " "
-            print(f" {mark} {name:12} {trial.settings()}, {trial.jobs:,} jobs")
-            shown = [
-                f"{show(spread(runs[trial], figure), form)} {unit}"
-                for figure, (unit, form) in FIGURES.items()
-                if figure in runs[trial][0]
-            ]
-            print(f"   {'':12}   {';  '.join(shown)}")
+            mark = "*" if len(side) > 1 and trial == chosen else ""
+            cells = [show(spread(runs[trial], figure), FIGURES[figure][1]) for figure in figures]
+            print(line(mark, name, f"{trial.settings()}, {trial.jobs:,} jobs", cells))
     for verdict in verdicts:
         print(f"   {target_line(verdict)}")
     sys.stdout.flush()
+
+
+def line(mark: str, side: str, settings: str, cells: Sequence[str]) -> str:
+    """A row of a scenario's table."""
+    return f" {mark:1} {side:11} {settings:41} {'  '.join(f'{cell:25}' for cell in cells)}".rstrip()
 
 
 def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ SLOW: Final = 15_000
 MEDIUM: Final = 60_000
 FAST: Final = 100_000
 # Single enqueues wait for the disk, so these depend on it most.
-SINGLE: Final = 4_000
-SINGLE_TOGETHER: Final = 20_000
+SINGLE: Final = 8_000
+SINGLE_TOGETHER: Final = 40_000
 WAITS: Final = 300
 
 
@@ -197,7 +197,7 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
         Scenario(
             "enqueue-lists",
             f"one producer of lists of {LIST:,} jobs",
-            {"pgqueuer": [old("lists", FAST)], "pgq_fast": [new("lists", 2 * FAST)]},
+            {"pgqueuer": [old("lists", 2 * FAST)], "pgq_fast": [new("lists", 2 * FAST)]},
             [
                 rate(at_least=1),
                 Target("cpu", "pgq_fast", "pgqueuer", at_most=1 / 3),

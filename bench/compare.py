@@ -115,18 +115,25 @@ def versions() -> dict[str, str]:
 
 
 async def query(dsn: str, statement: str, *args: object) -> Any:
-    """One value, or None."""
+    """One value, or None.
+
+    Raises:
+        BenchError: The server does not answer, or refuses.
+    """
     import asyncpg
 
-    connection = await asyncpg.connect(dsn)
     try:
-        return await connection.fetchval(statement, *args)
-    finally:
-        await connection.close()
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(statement, *args)
+        finally:
+            await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise BenchError(f"cannot use the server: {error}") from error
 
 
 def server(dsn: str) -> dict[str, str]:
-    """The settings of the server."""
+    """Its version and settings."""
     return {
         name: asyncio.run(query(dsn, "SELECT current_setting($1)", name))
         for name in SERVER_SETTINGS
@@ -157,7 +164,7 @@ def new_database(dsn: str) -> Iterator[Database]:
 
 
 def run_trial(trial: Trial, dsn: str) -> Figures:
-    """One measurement, in a process that loads only its library."""
+    """One measurement, in a process of its own."""
     # Names, schema and connection are chosen here; the user's shell must not.
     environment = {
         name: value
@@ -167,6 +174,7 @@ def run_trial(trial: Trial, dsn: str) -> Figures:
     # By name, so that kernels that are missing end the run instead of being measured as fast.
     environment["PGQ_FAST_IMPL"] = trial.implementation
     with new_database(dsn) as database:
+        # A process of its own loads one library only, and starts without what others left behind.
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("measure.py"))],
             input=request_line("measure", trial, database),

@@ -12,7 +12,7 @@ import importlib
 import struct
 import time
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
@@ -47,7 +47,7 @@ NOTIFIES = {"compiled": pgq_fast_ext.notify, "pure": pure_notify}
 
 AS_HANDLED = "a row to a Job as a handler gets it, the row being there"
 COMPLETE = "a row to a complete Job, the row being there; target 0.5"
-FETCHED = "client CPU from the server's answer to a complete Job"
+FETCHED = "client CPU from asking the server to a Job"
 
 
 @pytest.fixture(params=CODECS)
@@ -249,9 +249,10 @@ def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
 
 
 @pytest.mark.benchmark(group=FETCHED, timer=time.process_time)
-def test_dequeue(benchmark: Any, queue: Queue) -> None:
+@pytest.mark.parametrize("read", [len, read_all], ids=["as handled", "complete"])
+def test_dequeue(benchmark: Any, queue: Queue, read: Callable[[Sequence[Any]], int]) -> None:
     """``Queries.dequeue``: what this process computes, not how long it waits for the server."""
     found = benchmark.pedantic(
-        lambda: read_all(queue.claim()), setup=queue.reset, rounds=50, warmup_rounds=5
+        lambda: read(queue.claim()), setup=queue.reset, rounds=50, warmup_rounds=5
     )
     assert found == ITEMS

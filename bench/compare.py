@@ -43,6 +43,8 @@ QUICK_REPEAT: Final = 1
 QUICK_SCALE: Final = 0.2
 # Jobs of a trial at least, whatever the scale: a median of waits needs some.
 FEWEST: Final = 10
+# Load average a CPU up to which a machine counts as idle.
+IDLE: Final = 0.25
 # Seconds after which a measurement counts as hanging.
 TIMEOUT: Final = 600
 
@@ -102,7 +104,7 @@ def machine() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "system": platform.platform(),
         # What else was going on when the run began.
-        "load_average": os.getloadavg()[0],
+        "load_average": round(os.getloadavg()[0], 2),
     }
 
 
@@ -140,13 +142,17 @@ def server(dsn: str) -> dict[str, str]:
     }
 
 
-def durability_warnings(settings: dict[str, str]) -> list[str]:
-    """What to hold against figures of this server."""
-    return [
+def warnings(facts: dict[str, Any]) -> list[str]:
+    """What to hold against the figures."""
+    found = [
         f"{name} is off: commits are cheaper here than where data must survive a crash"
         for name in DURABILITY
-        if settings[name] == "off"
+        if facts["server"][name] == "off"
     ]
+    load, cpus = facts["machine"]["load_average"], facts["machine"]["cpu_count"]
+    if load > IDLE * cpus:
+        found.append(f"the machine is at other work: load {load}, {cpus} CPUs")
+    return found
 
 
 # ------------------------------------------------------------------------------ measuring
@@ -276,7 +282,7 @@ def print_scenario(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) 
 
 def line(mark: str, side: str, settings: str, cells: Sequence[str]) -> str:
     """A row of a scenario's table."""
-    return f" {mark:1} {side:11} {settings:41} {'  '.join(f'{cell:25}' for cell in cells)}".rstrip()
+    return f" {mark:1} {side:11} {settings:50} {'  '.join(f'{cell:25}' for cell in cells)}".rstrip()
 
 
 def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -311,8 +317,8 @@ def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict
 
 def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str) -> dict[str, Any]:
     """Measure and print everything; the same as data."""
-    facts = {"versions": versions(), "machine": machine(), "server": server(dsn)}
-    facts["warnings"] = durability_warnings(facts["server"])
+    facts: dict[str, Any] = {"versions": versions(), "machine": machine(), "server": server(dsn)}
+    facts["warnings"] = warnings(facts)
     for title in ("versions", "machine", "server"):
         print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items()))
     for warning in facts["warnings"]:

@@ -392,11 +392,11 @@ async def work(trial: Trial, database: Database) -> None:
     async with open_driver(trial, database, trial.driver) as driver:
         worker = library.PgQueuer(driver)
 
-        @worker.entrypoint(ENTRYPOINT)
         async def handler(job: Any) -> None:
             started = time.monotonic()
             print(json.dumps([job.id, started]), flush=True)
 
+        worker.entrypoint(ENTRYPOINT)(handler)
         loop = asyncio.get_running_loop()
 
         def stop() -> None:

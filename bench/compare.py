@@ -1,6 +1,6 @@
 """pgqueuer and pgq_fast side by side: one script, one server, the same public API and settings.
 
-    python bench/compare.py                       everything, in six to eight minutes
+    python bench/compare.py                       everything, in six to ten minutes
     python bench/compare.py --quick               a first impression in about one
     python bench/compare.py --only drain --repeat 5 --json figures.json
 

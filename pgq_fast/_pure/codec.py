@@ -220,6 +220,19 @@ def decode_ids(raw: bytes) -> list[int]:
     return list(struct.unpack(f"!{len(raw) // 8}q", raw))
 
 
+def encode_ids(ids: Sequence[int]) -> str:
+    """*ids* as the text of an array, which is quicker to send than a list for every driver.
+
+    Raises:
+        ValueError: An id does not fit 64 bits.
+        TypeError: An id is no integer.
+    """
+    numbers = [index(value) for value in ids]
+    if numbers and (min(numbers) < -(2**63) or max(numbers) >= 2**63):
+        raise ValueError("an id does not fit 64 bits")
+    return "{" + ",".join(map(str, map(int, numbers))) + "}"
+
+
 def encode_int8_array(ids: Sequence[int]) -> bytes:
     """*ids* as a one-dimensional ``bigint[]`` in binary.
 

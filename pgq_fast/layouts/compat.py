@@ -98,7 +98,7 @@ def claim_statement(
         args.append(budget)
     if ending:
         flags.append("ending")
-        args.append(Int8Array(ending))
+        args.append(codec.encode_ids(ending))
     name = "compat/claim" if entrypoints.seats is None else "compat/claim_limited"
     return Statement(statement(name, settings, *flags), tuple(args))
 
@@ -263,7 +263,7 @@ class CompatLayout:
     async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
         """End jobs of *owner* that were successful, in a statement without values a job."""
         await self._driver.execute(
-            statement("compat/finish", self._settings), Int8Array(ids), owner
+            statement("compat/finish", self._settings), codec.encode_ids(ids), owner
         )
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
@@ -279,12 +279,12 @@ class CompatLayout:
     async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
         """Say that *owner* is at work on *ids*; those of them that are still its own."""
         query = statement("compat/heartbeat", self._settings)
-        return {row[0] for row in await self._rows(query, Int8Array(ids), owner)}
+        return {row[0] for row in await self._rows(query, codec.encode_ids(ids), owner)}
 
     async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
         """Queue again what *owner* has picked, except *keep*."""
         await self._driver.execute(
-            statement("compat/release", self._settings), owner, Int8Array(keep)
+            statement("compat/release", self._settings), owner, codec.encode_ids(keep)
         )
 
     async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:

@@ -53,6 +53,10 @@ def _is_refusal(error: Exception) -> bool:
 class Acknowledger:
     """Collects outcomes and sends them in batches.
 
+    Attributes:
+        successes: Where whoever runs jobs puts the ids of those that were successful, followed by
+            one ``notice`` for any number of them.
+
     Args:
         layout: Where they go.
         owner: The worker, which is the fence of every statement.
@@ -70,7 +74,7 @@ class Acknowledger:
         # Invariant: an outcome waits or is being sent until the server has it, never both. Of the
         # successful jobs, most of all, the ids suffice.
         self._waiting: list[Outcome | Retry] = []
-        self._waiting_ids: list[JobId] = []
+        self.successes: list[JobId] = []
         self._sending: list[Outcome | Retry] = []
         self._sending_ids: list[JobId] = []
         self._work = asyncio.Event()
@@ -80,16 +84,15 @@ class Acknowledger:
 
     def __len__(self) -> int:
         """Jobs whose outcomes wait."""
-        return len(self._waiting) + len(self._waiting_ids)
+        return len(self._waiting) + len(self.successes)
 
-    def succeeded(self, job_id: JobId) -> None:
-        """Take over the success of a job; never blocks."""
-        self._waiting_ids.append(job_id)
-        count = len(self._waiting_ids)
-        if count == 1:
+    def notice(self) -> None:
+        """Take note of what was put into ``successes``."""
+        count = len(self.successes)
+        if count:
             self._work.set()
-        elif count == self._rows_enough:
-            self._enough.set()
+            if count >= self._rows_enough:
+                self._enough.set()
 
     def put(self, item: Outcome | Retry) -> None:
         """Take over an outcome; never blocks."""
@@ -115,7 +118,7 @@ class Acknowledger:
 
         After a retry the id runs anew, with more attempts; after a success never again.
         """
-        runs = dict.fromkeys((*self._waiting_ids, *self._sending_ids), NEVER_AGAIN)
+        runs = dict.fromkeys((*self.successes, *self._sending_ids), NEVER_AGAIN)
         for item in (*self._waiting, *self._sending):
             runs[item.job.id] = item.job.attempts
         return runs
@@ -153,7 +156,7 @@ class Acknowledger:
     async def _send_waiting(self) -> None:
         async with self._turn:
             self._sending, self._waiting = self._waiting, []
-            self._sending_ids, self._waiting_ids = self._waiting_ids, []
+            self._take_successes()
             self._work.clear()
             try:
                 if self._sending_ids:
@@ -163,7 +166,7 @@ class Acknowledger:
                     await self._send(self._sending)
             except BaseException:
                 self._waiting[:0] = self._sending
-                self._waiting_ids[:0] = self._sending_ids
+                self.successes[:0] = self._sending_ids
                 self._work.set()
                 raise
             finally:
@@ -177,21 +180,26 @@ class Acknowledger:
         None where they had better go by themselves: others are being sent right now, or the layout
         has no such statement. Where the block fails, they wait again.
         """
-        if not (self._waiting_ids and self._layout.can_end_in_claim) or self._turn.locked():
+        if not (self.successes and self._layout.can_end_in_claim) or self._turn.locked():
             yield ()
             return
         async with self._turn:
-            self._sending_ids, self._waiting_ids = self._waiting_ids, []
+            self._take_successes()
             if not self._waiting:
                 self._work.clear()
             try:
                 yield self._sending_ids
             except BaseException:
-                self._waiting_ids[:0] = self._sending_ids
+                self.successes[:0] = self._sending_ids
                 self._work.set()
                 raise
             finally:
                 self._sending_ids = []
+
+    def _take_successes(self) -> None:
+        # Not another list: the present one is known elsewhere.
+        self._sending_ids = self.successes.copy()
+        self.successes.clear()
 
     async def close(self) -> bool:
         """Send the last outcomes; False if the server did not take them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ class JobContext(Context):
     # Of the class until they change, which costs a start nothing.
     canceled = False
     """Whether somebody asked to cancel the job."""
+    task: asyncio.Task[None] | None = None
+    """Where the job waits, once its handler does."""
     _scope: anyio.CancelScope | None = None
 
     def __init__(self, resources: MutableMapping[str, object], last_beat: float) -> None:

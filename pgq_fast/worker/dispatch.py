@@ -33,9 +33,9 @@ class Dispatcher:
     """Runs the jobs of one worker.
 
     Attributes:
-        waiting: Tasks in which a handler waits for something, with the size of its job's payload.
-        waiting_bytes: The sum of these sizes.
-        ended: Jobs that have ended so far.
+        waiting: Tasks in which handlers wait for something.
+        waiting_bytes: The sizes of these jobs' payloads together.
+        ended: Jobs that have ended so far, in whichever way.
         wake_at_end: Whether the end of a job sets *wake*.
         aborting: Whether cancelled jobs are to go back to the queue instead of ending as canceled.
 
@@ -46,7 +46,7 @@ class Dispatcher:
     """
 
     def __init__(self, manager: QueueManager, acks: Acknowledger, wake: asyncio.Event) -> None:
-        self.waiting: dict[asyncio.Task[None], int] = {}
+        self.waiting: set[asyncio.Task[None]] = set()
         self.waiting_bytes = 0
         self.ended = 0
         self.wake_at_end = False
@@ -54,11 +54,14 @@ class Dispatcher:
         self._manager = manager
         self._contexts = manager.job_context
         self._acks = acks
+        self._successes = acks.successes
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._none_waits = asyncio.Event()
-        self._calls: dict[QueueEntrypoint, Callable[..., Awaitable[None]]] = {}
-        self._reused = None if EAGER else ReusedTasks(self._left, self._forget)
+        self._tracer: tracing.TracingProtocol | None = None
+        # Of each entrypoint, what to call, and whether with the context.
+        self._calls: dict[QueueEntrypoint, tuple[Callable[..., Awaitable[None]], bool]] = {}
+        self._reused = None if EAGER else ReusedTasks(self._waits)
 
     # -- Start --------------------------------------------------------------------------------
 
@@ -77,19 +80,24 @@ class Dispatcher:
         Returns:
             The position of the first job that was not started.
         """
+        self._tracer = self._manager.tracer or tracing.TRACER.tracer
         if self._reused is None:
-            return self._start_eagerly(jobs, position, since, deadline)
-        return await self._start_reusing(self._reused, jobs, position, since, deadline)
+            position = self._start_eagerly(jobs, position, since, deadline)
+        else:
+            position = await self._start_reusing(self._reused, jobs, position, since, deadline)
+        self._acks.notice()
+        return position
 
     def _start_eagerly(
         self, jobs: Sequence[models.Job], position: int, since: float, deadline: float
     ) -> int:
         # The worker's innermost loop: what can be looked up once is looked up here.
         loop, contexts, run = self._loop, self._contexts, self._run
-        resources, shutdown = self._manager.resources, self._manager.shutdown
+        resources, stopping = self._manager.resources, self._manager.shutdown.is_set
         new_task: Any = asyncio.Task
         clock = time.monotonic
-        while position < len(jobs):
+        count = len(jobs)
+        while position < count:
             job = jobs[position]
             position += 1
             contexts[job.id] = context = JobContext(resources, since)
@@ -97,15 +105,14 @@ class Dispatcher:
             # made by the loop, whose factory is the user's and which may not pass the argument.
             task = new_task(run(job, context), loop=loop, eager_start=True)
             if not task.done():
-                self._left(task, job)
-                task.add_done_callback(self._forget)
-            if shutdown.is_set() or clock() >= deadline:
+                self._waits(task, (job, context))
+            if stopping() or clock() >= deadline:
                 break
         return position
 
     async def _start_reusing(
         self,
-        tasks: ReusedTasks[models.Job],
+        tasks: ReusedTasks[tuple[models.Job, JobContext]],
         jobs: Sequence[models.Job],
         position: int,
         since: float,
@@ -114,7 +121,7 @@ class Dispatcher:
         shutdown = self._manager.shutdown
         first = position
 
-        def next_run() -> tuple[models.Job, Coroutine[Any, Any, None]] | None:
+        def next_run() -> tuple[tuple[models.Job, JobContext], Coroutine[Any, Any, None]] | None:
             nonlocal position
             if position == len(jobs) or (
                 position > first and (shutdown.is_set() or time.monotonic() >= deadline)
@@ -123,20 +130,17 @@ class Dispatcher:
             job = jobs[position]
             position += 1
             self._contexts[job.id] = context = JobContext(self._manager.resources, since)
-            return job, self._run(job, context)
+            return (job, context), self._run(job, context)
 
         await tasks.run_all(next_run)
         return position
 
-    def _left(self, task: asyncio.Task[None], job: models.Job) -> None:
-        size = len(job.payload or b"")
-        self.waiting[task] = size
-        self.waiting_bytes += size
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self.waiting_bytes -= self.waiting.pop(task)
-        if not self.waiting:
-            self._none_waits.set()
+    def _waits(self, task: asyncio.Task[None], started: tuple[models.Job, JobContext]) -> None:
+        """The handler of a job has begun to wait, in *task*."""
+        job, context = started
+        context.task = task
+        self.waiting.add(task)
+        self.waiting_bytes += len(job.payload or b"")
 
     async def close(self) -> None:
         """Wait for the jobs that are still running."""
@@ -156,16 +160,17 @@ class Dispatcher:
 
     async def _run(self, job: models.Job, context: JobContext) -> None:
         """Run the handler and put down how it ended."""
-        job_id = job.id
         try:
-            call = self._calls.get(job.entrypoint)
-            if call is None:
-                call = self._calls[job.entrypoint] = self._call_of(job.entrypoint)
-            tracer = self._manager.tracer or tracing.TRACER.tracer
-            if tracer is None:
+            found = self._calls.get(job.entrypoint)
+            if found is None:
+                found = self._calls[job.entrypoint] = self._call_of(job.entrypoint)
+            call, takes_context = found
+            if self._tracer is not None:
+                await self._run_traced(self._tracer, call, takes_context, job, context)
+            elif takes_context:
                 await call(job, context)
             else:
-                await self._run_traced(tracer, call, job, context)
+                await call(job)
         except asyncio.CancelledError:
             # A worker that is made to stop gives its jobs back; any other cancellation of the
             # task is the job's end.
@@ -178,41 +183,45 @@ class Dispatcher:
             if context.cancel_called:
                 self._acks.put(Outcome(job, "canceled", None))
             else:
-                self._acks.succeeded(job_id)
+                self._successes.append(job.id)
         finally:
             self.ended += 1
-            self._manager.jobs_logged += 1
             # A later run of the same job has another context.
-            if self._contexts.get(job_id) is context:
-                del self._contexts[job_id]
+            if self._contexts.get(job.id) is context:
+                del self._contexts[job.id]
+            if context.task is not None:
+                self.waiting.discard(context.task)
+                self.waiting_bytes -= len(job.payload or b"")
+                self._acks.notice()
+                if not self.waiting:
+                    self._none_waits.set()
             if self.wake_at_end:
                 self._wake.set()
 
-    def _call_of(self, entrypoint: QueueEntrypoint) -> Callable[..., Awaitable[None]]:
+    def _call_of(self, entrypoint: QueueEntrypoint) -> tuple[Callable[..., Awaitable[None]], bool]:
         """What runs a job: the handler itself where the executor would only pass it on."""
         executor = self._manager.entrypoint_registry[entrypoint]
         if type(executor) is not EntrypointExecutor:
-            return executor.execute
-        handler: Callable[..., Awaitable[None]] = executor.parameters.func
-        if executor.parameters.accepts_context:
-            return handler
-        return lambda job, _: handler(job)
+            return executor.execute, True
+        return executor.parameters.func, executor.parameters.accepts_context
 
     async def _run_traced(
         self,
         tracer: tracing.TracingProtocol,
         call: Callable[..., Awaitable[None]],
+        takes_context: bool,
         job: models.Job,
         context: JobContext,
     ) -> None:
         """Run the handler in the tracer's block. A tracer that fails does not fail the job."""
+        arguments = (job, context) if takes_context else (job,)
         started = False
         failure: Exception | None = None
         try:
             async with tracer.trace_process(job):
                 started = True
                 try:
-                    await call(job, context)
+                    await call(*arguments)
                 except Exception as error:
                     failure = error
         except Exception as error:
@@ -220,7 +229,7 @@ class Dispatcher:
         if failure is not None:
             raise failure
         if not started:
-            await call(job, context)
+            await call(*arguments)
 
     async def _failed(self, job: models.Job, error: Exception) -> None:
         """Retry the job if *error* asks for it, else record the failure."""

@@ -91,6 +91,8 @@ class Worker:
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
         self.dispatcher = Dispatcher(manager, self.acks, self.wake)
+        # Jobs that the manager's count has.
+        self.ended_before = 0
         self.wake_at_delete = False
         self.orphans_possible = False
         self.next_rescue = 0.0
@@ -144,11 +146,17 @@ class Worker:
         if self.log_aggregation_interval > timedelta(0):
             tasks["aggregation"] = upkeep.aggregate(
                 manager.queries.aggregate_logs,
-                manager.take_jobs_logged,
+                self._take_jobs_logged,
                 manager.put_back_jobs_logged,
                 self.log_aggregation_interval,
             )
         return tasks
+
+    def _take_jobs_logged(self) -> int:
+        """As the manager's; the jobs are counted here and not one by one."""
+        self.manager.jobs_logged += self.dispatcher.ended - self.ended_before
+        self.ended_before = self.dispatcher.ended
+        return self.manager.take_jobs_logged()
 
     async def _watch_listener(self) -> None:
         try:

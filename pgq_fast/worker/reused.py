@@ -70,17 +70,11 @@ class ReusedTasks(Generic[T]):
     """Runs handlers, each as in a task of its own; *T* is what a handler is for.
 
     Args:
-        waited: Called with a task whose handler has begun to wait, and what that is for.
-        ended: Called with such a task when its handler has ended.
+        waits: Called with a task whose handler has begun to wait, and what that is for.
     """
 
-    def __init__(
-        self,
-        waited: Callable[[asyncio.Task[None], T], None],
-        ended: Callable[[asyncio.Task[None]], None],
-    ) -> None:
-        self._waited = waited
-        self._ended = ended
+    def __init__(self, waits: Callable[[asyncio.Task[None], T], None]) -> None:
+        self._waits = waits
         self._loop = asyncio.get_running_loop()
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,7 +138,7 @@ class ReusedTasks(Generic[T]):
         def left() -> None:
             nonlocal leading
             leading = False
-            self._waited(me, subject)
+            self._waits(me, subject)
             self._lead()
 
         while leading:
@@ -152,13 +146,11 @@ class ReusedTasks(Generic[T]):
             if following is None:
                 return True
             subject, handler = following
-            try:
+            try:  # noqa: SIM105 - a block more costs more than a handler
                 await _Steps(handler, self._context.copy(), left)
             except asyncio.CancelledError:
                 # The handler's, who has put it down; the task has more to do.
                 pass
-            if not leading:
-                self._ended(me)
             while me.cancelling():
                 await self._absorb(me)
         return False

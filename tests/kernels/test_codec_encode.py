@@ -67,6 +67,25 @@ def test_ids_that_are_none(twin: Twin) -> None:
         twin.codec.encode_int8_array([1, "2"])
 
 
+@given(st.lists(scalars) | st.lists(st.integers()) | scalars)
+def test_any_value_as_the_text_of_ids(ids: Any) -> None:
+    agreed("codec", "encode_ids", ids)
+
+
+@given(st.lists(int64s | st.sampled_from([0, -1, 9, 10, -(2**63), 2**63 - 1])))
+def test_ids_as_text(ids: list[int]) -> None:
+    assert agreed("codec", "encode_ids", ids) == ("returned", "{" + ",".join(map(str, ids)) + "}")
+
+
+def test_ids_that_have_no_text(twin: Twin) -> None:
+    for ids in ([1, 2**63], [-(2**63) - 1]):
+        with pytest.raises(ValueError, match="does not fit 64 bits"):
+            twin.codec.encode_ids(ids)
+    with pytest.raises(TypeError):
+        twin.codec.encode_ids([1, "2"])
+    assert twin.codec.encode_ids((True, 5)) == "{1,5}"
+
+
 class Shrinking(list[int]):
     """Has fewer values than it says."""
 
@@ -92,6 +111,16 @@ def test_a_sequence_that_lies_about_its_length_makes_no_broken_array(
         assert len(value) == (20 + 12 * count if dimensions else 12)
     else:
         assert value is ValueError
+
+
+@on_server
+@given(ids=st.lists(int64s, max_size=40))
+def test_the_server_reads_the_text(connection: psycopg.Connection, ids: list[int]) -> None:
+    for twin in TWINS:
+        answer = connection.execute(
+            "SELECT %s::text::bigint[]", [twin.codec.encode_ids(ids)]
+        ).fetchone()
+        assert answer == (ids,)
 
 
 @on_server

@@ -41,6 +41,7 @@ def batch(twin: Twin) -> None:
     codec.outcome_columns([(job, "exception", "{}") for job in jobs])
     codec.decode_ids(RAW_IDS)
     codec.encode_int8_array(IDS)
+    codec.encode_ids(IDS)
     names = [f"name {number}" for number in range(50)]
     payloads = [bytearray(b"x" * 3000)] * 50
     codec.encode_copy_jobs(RAW_IDS, [1] * 50, names, payloads, [b"{}"] * 50, IDS)
@@ -51,6 +52,8 @@ def batch(twin: Twin) -> None:
         lambda: codec.decode_ids(b"x"),
         lambda: codec.encode_int8_array([*IDS, 2**64]),
         lambda: codec.encode_int8_array([*IDS, "x"]),
+        lambda: codec.encode_ids([*IDS, 2**64]),
+        lambda: codec.encode_ids([*IDS, "x"]),
         lambda: codec.outcome_columns([(jobs[0], "successful", None), ()]),
         lambda: codec.encode_copy_jobs(
             RAW_IDS, [1] * 50, names, [*payloads[:49], "x"], [None] * 50, None
@@ -118,6 +121,7 @@ def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:
             twin.codec.build_jobs(Bare, raw[:-1], OWNER, parse_headers)
         twin.codec.outcome_columns([(job, text, text) for job in jobs])
         twin.codec.encode_int8_array([marker] * 5)
+        twin.codec.encode_ids([marker] * 5)
         twin.codec.encode_copy_jobs(bytes(8), [1], [text], [data], [headers], [marker])
         with pytest.raises(TypeError):
             twin.codec.encode_copy_jobs(bytes(8), [1], [text], [data], [text], [marker])

@@ -17,7 +17,7 @@ relaxed AS MATERIALIZED (
 -- no choice: a worker may hold many more jobs than it ends here.
 ended AS (
     DELETE FROM {queue_table}
-    WHERE id = ANY($5::bigint[]) AND queue_manager_id IS NOT DISTINCT FROM $3::uuid
+    WHERE id = ANY($5::text::bigint[]) AND queue_manager_id IS NOT DISTINCT FROM $3::uuid
     RETURNING id, entrypoint, priority
 ),
 -- ending]

@@ -84,7 +84,8 @@ limited AS (
         SELECT id, priority,
             coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
         FROM {queue_table}
-        WHERE id = front.id AND status = 'queued' AND execute_after < now()
+        -- As text, so that no index of queued jobs is a choice: they have the id further back.
+        WHERE id = front.id AND status::text = 'queued' AND execute_after < now()
         FOR UPDATE SKIP LOCKED
     ) AS job
 ),

@@ -2,7 +2,7 @@
 WITH released AS (
     UPDATE {queue_table}
     SET status = 'queued', updated = now(), queue_manager_id = NULL, slot = NULL
-    WHERE queue_manager_id = $1::uuid AND status = 'picked' AND NOT id = ANY($2::bigint[])
+    WHERE queue_manager_id = $1::uuid AND status = 'picked' AND NOT id = ANY($2::text::bigint[])
     RETURNING id, entrypoint, priority
 )
 INSERT INTO {queue_table_log} (job_id, status, entrypoint, priority)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
 import pytest_asyncio
+import uvloop
 
-from behaviour.helpers import Tables
+from behaviour.helpers import LayoutSpy, Tables
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 from support.drivers import KINDS, MakeDriver
+
+EVENT_LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Function,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loops that a test runs on: those that its module lists in ``EVENT_LOOPS``."""
+    names = getattr(item.module, "EVENT_LOOPS", ("asyncio",))
+    return {name: EVENT_LOOPS[name] for name in names}
 
 
 @pytest.fixture(params=KINDS)
@@ -50,6 +65,12 @@ async def another(
         return QueueManager(Queries(await make_driver(kind, queue_dsn)))
 
     return make
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> LayoutSpy:
+    """What the workers of the test ask of their layout."""
+    return LayoutSpy(monkeypatch)
 
 
 @pytest_asyncio.fixture

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pytest
 
+from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
-from pgq_fast.types import QueueExecutionMode
+from pgq_fast.types import QueueExecutionMode, QueueManagerId
 
 DEADLINE = 30.0
 """Seconds that anything may take which a test waits for."""
@@ -109,6 +113,87 @@ async def working(manager: QueueManager, **arguments: Any) -> AsyncIterator[asyn
             await asyncio.wait({task}, timeout=0.2)
 
 
+async def last_statuses(tables: Tables, ids: Iterable[int]) -> list[str]:
+    """How each of *ids* ended, by the log."""
+    return [(await tables.statuses(job_id))[-1] for job_id in ids]
+
+
+@dataclasses.dataclass
+class ClaimNote:
+    """A claim: what was asked for, and what came. It keeps no job alive."""
+
+    owner: QueueManagerId
+    wanted: int
+    ids: list[int] = dataclasses.field(default_factory=list)
+    entrypoints: list[str] = dataclasses.field(default_factory=list)
+    payload_bytes: int = 0
+
+
+class LayoutSpy:
+    """Notes what workers ask of the compat layout, in the order in which they ask."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.claims: list[ClaimNote] = []
+        self.under_way = 0
+        self.on_claim: Callable[[ClaimNote], None] = lambda note: None
+        """Called with each claim when its answer is there."""
+        claim, next_due = CompatLayout.claim, CompatLayout.next_due
+
+        async def noted_claim(
+            layout: CompatLayout,
+            batch_size: int,
+            limits: Any,
+            owner: QueueManagerId,
+            *more: Any,
+            **named: Any,
+        ) -> Any:
+            note = ClaimNote(owner, batch_size)
+            self.claims.append(note)
+            with self._call("claim"):
+                answer = await claim(layout, batch_size, limits, owner, *more, **named)
+            for job in answer.jobs:
+                note.ids.append(job.id)
+                note.entrypoints.append(job.entrypoint)
+                note.payload_bytes += len(job.payload or b"")
+            self.on_claim(note)
+            return answer
+
+        async def noted_next_due(layout: CompatLayout, *more: Any, **named: Any) -> Any:
+            with self._call("next_due"):
+                return await next_due(layout, *more, **named)
+
+        monkeypatch.setattr(CompatLayout, "claim", noted_claim)
+        monkeypatch.setattr(CompatLayout, "next_due", noted_next_due)
+
+    @contextlib.contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        self.calls.append(name)
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    @property
+    def wanted(self) -> list[int]:
+        """What each claim asked for."""
+        return [note.wanted for note in self.claims]
+
+    async def resting(self) -> None:
+        """Wait until the worker has probed its empty queue and asks for nothing more."""
+        await eventually(self._rests)
+        # Long enough for what has been heard by now to lead to a claim.
+        while True:
+            seen = len(self.calls)
+            await asyncio.sleep(0.1)
+            if len(self.calls) == seen and self._rests():
+                return
+
+    def _rests(self) -> bool:
+        return not self.under_way and self.calls[-1:] == ["next_due"]
+
+
 class Recorder:
     """A handler that remembers which jobs it ran, and how many at a time."""
 
@@ -135,6 +220,13 @@ class Recorder:
     @property
     def payloads(self) -> list[bytes | None]:
         return [job.payload for job in self.jobs]
+
+
+def block(seconds: float) -> None:
+    """Keep the event loop busy, as a handler does that computes."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
 
 
 class Gate:

@@ -30,7 +30,7 @@ EAGER: Final = sys.version_info >= (3, 12)
 
 
 class Dispatcher:
-    """Runs the jobs of one worker.
+    """Runs the jobs of one worker; made by the task that runs the worker.
 
     Attributes:
         waiting: Tasks in which handlers wait for something.
@@ -57,6 +57,10 @@ class Dispatcher:
         self._successes = acks.successes
         self._wake = wake
         self._loop = asyncio.get_running_loop()
+        runner = asyncio.current_task()
+        assert runner is not None
+        self._runner = runner
+        self._runner_cancelling = runner.cancelling()
         self._none_waits = asyncio.Event()
         self._tracer: tracing.TracingProtocol | None = None
         # Of each entrypoint, what to call, and whether with the context.
@@ -172,9 +176,9 @@ class Dispatcher:
             else:
                 await call(job)
         except asyncio.CancelledError:
-            # A worker that is made to stop gives its jobs back; any other cancellation of the
-            # task is the job's end.
-            if not self.aborting:
+            # A worker that is made to stop gives its jobs back, and so does one whose process ends:
+            # then asyncio cancels all tasks. Any other cancellation of the task is the job's end.
+            if not self.aborting and self._runner.cancelling() == self._runner_cancelling:
                 self._acks.put(Outcome(job, "canceled", None))
             raise
         except Exception as error:

@@ -32,10 +32,10 @@ HELD_BATCHES: Final = 2
 class Pace:
     """The size of the next batch.
 
-    A size that was given stays. Otherwise it grows while starting a batch takes little time, and is
-    cut to what fits into *held_work* when it takes long. Waiting handlers take no time to start; as
-    long as none has ended, though, the size grows by steps instead of doubling, so that workers
-    that start together share what there is.
+    A size that was given stays. Otherwise it doubles while starting a batch takes little time and
+    jobs end, and is cut to what fits into *held_work* when it takes long. Waiting handlers take no
+    time to start and hold no claim back, but before any has ended nothing speaks for larger claims:
+    workers that start together share what there is.
 
     Args:
         batch_size: The given size, or None.
@@ -58,8 +58,8 @@ class Pace:
         if not self._tunes or jobs == 0:
             return
         size = self.size
-        if jobs >= size:
-            size = 2 * size if 2 * ended >= jobs else size + FIRST_BATCH
+        if jobs >= size and 2 * ended >= jobs:
+            size = 2 * size
         if seconds * size > self._share * jobs:
             size = int(self._share * jobs / seconds)
         self.size = max(1, min(size, LARGEST_BATCH))

@@ -8,7 +8,7 @@ them waits, its task is left to it, and another task takes the lead:
 
 Invariants: one task leads at most; a task has one handler at a time; each handler has a context of
 its own, a copy of that of whoever started the run; a task is never handed on with a cancellation
-pending.
+pending, nor where somebody else still holds it, whose late cancellation would hit a stranger.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -24,6 +25,8 @@ Handler: TypeAlias = Coroutine[Any, Any, None]
 
 IDLE_TASKS: Final = 100
 """Tasks that are kept for further handlers; they are cheap to make, and cost memory to keep."""
+
+NAME: Final = "pgq_fast handlers"
 
 
 class _Steps:
@@ -115,25 +118,29 @@ class ReusedTasks(Generic[T]):
             if not turn.done():
                 turn.set_result(None)
                 return
-        task = self._loop.create_task(self._serve(), name="pgq_fast handlers")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(self._loop.create_task(self._serve(), name=NAME))
 
     async def _serve(self) -> None:
         me = asyncio.current_task()
         assert me is not None
-        while True:
-            if await self._lead_on(me) and self._done is not None and not self._done.done():
-                self._done.set_result(None)
-            if self._closing or len(self._idle) >= IDLE_TASKS:
-                return
-            turn = self._loop.create_future()
-            self._idle.append(turn)
-            await turn
+        try:
+            while await self._lead_on(me):
+                if self._closing or len(self._idle) >= IDLE_TASKS:
+                    return
+                turn = self._loop.create_future()
+                self._idle.append(turn)
+                await turn
+        finally:
+            self._tasks.discard(me)
 
     async def _lead_on(self, me: asyncio.Task[None]) -> bool:
-        """Run handlers until one of them waited, or there is no other; whether it is the latter."""
+        """Run handlers until one of them waited, or there is no other.
+
+        Returns:
+            Whether *me*, the running task, can be handed on.
+        """
         leading = True
+        references = sys.getrefcount(me)
 
         def left() -> None:
             nonlocal leading
@@ -144,16 +151,32 @@ class ReusedTasks(Generic[T]):
         while leading:
             following = self._next()
             if following is None:
+                if self._done is not None and not self._done.done():
+                    self._done.set_result(None)
                 return True
             subject, handler = following
-            try:  # noqa: SIM105 - a block more costs more than a handler
+            try:
                 await _Steps(handler, self._context.copy(), left)
             except asyncio.CancelledError:
                 # The handler's, who has put it down; the task has more to do.
                 pass
+            except BaseException:
+                if leading:
+                    self._lead()
+                raise
             while me.cancelling():
                 await self._absorb(me)
-        return False
+            # They lead to the task as well.
+            del subject, handler, following
+            if (
+                sys.getrefcount(me) > references
+                or me.get_name() != NAME
+                or getattr(me, "_callbacks", None)
+            ):
+                if leading:
+                    self._lead()
+                return False
+        return True
 
     @staticmethod
     async def _absorb(me: asyncio.Task[None]) -> None:

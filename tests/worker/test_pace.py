@@ -32,11 +32,13 @@ def test_quick_jobs_double_the_size_up_to_the_largest() -> None:
     assert pace.size == LARGEST_BATCH
 
 
-def test_while_no_job_ends_the_size_grows_by_steps() -> None:
+def test_while_no_job_ends_the_size_stays() -> None:
     pace = Pace(None)
-    for step in range(1, 5):
+    for _ in range(5):
         pace.started(pace.size, 1e-5, ended=0)
-        assert pace.size == (step + 1) * FIRST_BATCH
+        assert pace.size == FIRST_BATCH
+    pace.started(pace.size, 1e-5, ended=FIRST_BATCH)
+    assert pace.size == 2 * FIRST_BATCH
 
 
 def test_a_batch_that_was_not_full_is_no_reason_to_grow() -> None:

@@ -11,7 +11,7 @@ import json
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, NamedTuple, NoReturn, get_args
 
 from pydantic_core import to_json
 
@@ -60,6 +60,60 @@ class EnqueueBatch:
     def __len__(self) -> int:
         """Number of jobs."""
         return len(self.entrypoint)
+
+
+class SingleJob(NamedTuple):
+    """One job as the parameters of a statement; the promises are those of a batch.
+
+    Attributes:
+        entrypoint: Name of the handler.
+        payload: The job's data.
+        priority: Higher runs first.
+        execute_after: Delay from now.
+        dedupe_key: As in :class:`EnqueueBatch`.
+        headers: JSON text.
+    """
+
+    entrypoint: str
+    payload: bytes | None
+    priority: int
+    execute_after: timedelta = NOW
+    dedupe_key: str | None = None
+    headers: str | None = None
+
+
+def plain_job(entrypoint: object, payload: object, priority: object) -> SingleJob | None:
+    """The job of these arguments where they need no more than a look, as most do.
+
+    None for anything else, be it a list or a mistake: :func:`normalize` tells.
+    """
+    if (
+        type(entrypoint) is str
+        and entrypoint.isascii()
+        and "\0" not in entrypoint
+        and (payload is None or type(payload) is bytes)
+        and type(priority) is int
+        and PRIORITY_MIN <= priority <= PRIORITY_MAX
+    ):
+        return SingleJob(entrypoint, payload, priority)
+    return None
+
+
+def only_job(batch: EnqueueBatch) -> SingleJob:
+    """The one job of *batch*.
+
+    Raises:
+        InvalidJobError: Its headers have no JSON form that ``jsonb`` accepts.
+    """
+    (headers,) = encode_headers(batch.headers)
+    return SingleJob(
+        batch.entrypoint[0],
+        batch.payload[0],
+        batch.priority[0],
+        batch.execute_after[0],
+        batch.dedupe_key[0],
+        None if headers is None else headers.decode(),
+    )
 
 
 def normalize(
@@ -113,6 +167,17 @@ def normalize(
     )
 
 
+def check_conflict_mode(on_conflict: object) -> None:
+    """Refuse a mode that does not exist.
+
+    Raises:
+        ValueError: *on_conflict* is none of the known modes.
+    """
+    if on_conflict not in _CONFLICT_MODES:
+        known = ", ".join(repr(mode) for mode in get_args(OnConflict))
+        raise ValueError(f"on_conflict={on_conflict!r} is not known: pass one of {known}")
+
+
 def check_on_conflict(on_conflict: object, batch: EnqueueBatch) -> None:
     """Refuse a mode that does not exist, or that the batch does not allow.
 
@@ -120,9 +185,7 @@ def check_on_conflict(on_conflict: object, batch: EnqueueBatch) -> None:
         ValueError: *on_conflict* is none of the known modes.
         InvalidJobError: See :func:`reject_repeated_dedupe_keys`.
     """
-    if on_conflict not in _CONFLICT_MODES:
-        known = ", ".join(repr(mode) for mode in get_args(OnConflict))
-        raise ValueError(f"on_conflict={on_conflict!r} is not known: pass one of {known}")
+    check_conflict_mode(on_conflict)
     if on_conflict == "update_priority":
         reject_repeated_dedupe_keys(batch)
 

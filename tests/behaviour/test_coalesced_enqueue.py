@@ -107,7 +107,8 @@ async def behind_a_held_statement(
 async def transactions(tables: Tables, entrypoint: str = "%") -> list[int]:
     """Number of jobs in each transaction that stored some, in order."""
     return await tables.rows(
-        "SELECT count(*) FROM pgqueuer WHERE entrypoint LIKE $1 GROUP BY xmin::text ORDER BY min(id)",
+        "SELECT count(*) FROM pgqueuer WHERE entrypoint LIKE $1"
+        " GROUP BY xmin::text ORDER BY min(id)",
         entrypoint,
     )
 

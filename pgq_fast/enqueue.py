@@ -137,9 +137,9 @@ def normalize(
     count = len(entrypoints)
     payloads = _column(payload)
     priorities = _column(priority)
-    delays = [None] * count if execute_after is None else _column(execute_after)
-    keys = [None] * count if dedupe_key is None else _column(dedupe_key)
-    extras = [None] * count if headers is None else _column(headers)
+    delays = None if execute_after is None else _column(execute_after)
+    keys = None if dedupe_key is None else _column(dedupe_key)
+    extras = None if headers is None else _column(headers)
     for parameter, column in (
         ("payload", payloads),
         ("priority", priorities),
@@ -147,21 +147,25 @@ def normalize(
         ("dedupe_key", keys),
         ("headers", extras),
     ):
-        if len(column) != count:
+        if column is not None and len(column) != count:
             raise InvalidJobError(
                 f"{parameter} has {len(column)} value(s) for {count} entrypoint(s): pass one "
                 "value a job"
             )
 
-    checked_delays, deferred = _delays(delays)
-    checked_keys, keyed = _keys(keys)
+    # What was left out needs no look at each job.
+    checked_delays, deferred = ([NOW] * count, False) if delays is None else _delays(delays)
+    checked_keys: list[str | None] = [None] * count
+    keyed = False
+    if keys is not None:
+        checked_keys, keyed = _keys(keys)
     return EnqueueBatch(
         entrypoint=_entrypoints(entrypoints),
         payload=_payloads(payloads),
         priority=_priorities(priorities),
         execute_after=checked_delays,
         dedupe_key=checked_keys,
-        headers=_mappings(extras),
+        headers=[None] * count if extras is None else _mappings(extras),
         deferred=deferred,
         keyed=keyed,
     )

@@ -4,11 +4,14 @@ A :class:`Coalescer` is in one of two states:
 
 * Idle: nothing is under way. A call sends its own job, in the caller's own task, so that a lone
   producer pays for no task and no hand-over, and cancels nobody's statement but its own.
-* Busy: statements are under way. A call waits. When one of them ends, a task of the coalescer's own
-  takes the calls that wait, sends their jobs in one statement, and goes on until none waits. That
-  task belongs to no caller, so none of them can cancel it.
+* Busy: a statement is under way. A call waits. When the statement ends, a task of the coalescer's
+  own takes the calls that wait, sends their jobs in one statement, and goes on until none waits.
+  That task belongs to no caller, so none of them can cancel it.
 
 There are no timers: what gathers calls is the time that the statement before takes.
+
+One statement at a time, also over a pool: two at a time carry half of the jobs each, and are slower
+as the fixed cost of each is that of many rows.
 """
 
 from __future__ import annotations
@@ -74,16 +77,13 @@ class Coalescer(Generic[JobT, ResultT]):
     Args:
         sender: Runs the statements.
         loop: The event loop of all callers.
-        width: Statements that may be under way at a time.
     """
 
-    def __init__(
-        self, sender: Sender[JobT, ResultT], loop: asyncio.AbstractEventLoop, width: int = 1
-    ) -> None:
+    def __init__(self, sender: Sender[JobT, ResultT], loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._sender = sender
-        self._width = width
-        self._under_way = 0
+        # Invariant: while calls wait, it is busy, and whoever ends that takes care of them.
+        self._busy = False
         self._waiting: deque[_Call[JobT, ResultT]] = deque()
 
     async def send(self, job: JobT) -> ResultT:
@@ -95,26 +95,26 @@ class Coalescer(Generic[JobT, ResultT]):
         """
         if not self._sender.may_go_together():
             return await self._sender.send_alone(job)
-        if self._under_way >= self._width:
+        if self._busy:
             future: asyncio.Future[ResultT] = self.loop.create_future()
             self._waiting.append(_Call(future, job))
             return await future
-        self._under_way += 1
+        self._busy = True
         try:
             return await self._sender.send_alone(job)
         finally:
             self._end_statement()
 
     def _end_statement(self) -> None:
-        """Hand the place of the statement that ended to those who wait."""
-        self._under_way -= 1
+        """Become idle, or go on with the calls that wait."""
         while self._waiting and self._waiting[0].future.done():
             self._waiting.popleft()
         # A coroutine that is thrown away after its loop ends up here, too.
-        if self._waiting and not self.loop.is_closed():
-            self._under_way += 1
-            # Not in a copy of the context of whichever caller happens to be here.
-            task = self.loop.create_task(self._send_waiting(), context=Context())
+        self._busy = bool(self._waiting) and not self.loop.is_closed()
+        if self._busy:
+            # A task begins with a copy of the context, which must not be that of whichever caller
+            # happens to be here. (Task factories need not know the argument for that.)
+            task = Context().run(self.loop.create_task, self._send_waiting())
             _senders.add(task)
             task.add_done_callback(_senders.discard)
 

@@ -8,21 +8,17 @@ lets it have its turn after the statement that is under way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from pgq_fast.drivers.asyncpg import AsyncpgPoolDriver
-from pgq_fast.drivers.base import Driver, Row, RowDriver, row_fetcher
+from pgq_fast.drivers.base import Driver, Row, RowDriver
 from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch, SingleJob, only_job
 from pgq_fast.layouts import compat_enqueue
 from pgq_fast.layouts.coalescing import Coalescer
 from pgq_fast.settings import DBSettings, QualifiedNames
 from pgq_fast.types import JobId, OnConflict
-
-POOL_WIDTH: Final = 2
-"""Statements of single jobs at a time over a pool: while one commits, the next one runs."""
 
 
 class _Statements:
@@ -72,13 +68,12 @@ class Producer:
     caller's context.
     """
 
-    __slots__ = ("__weakref__", "_coalescer", "_row_driver", "_rows", "driver", "settings")
+    __slots__ = ("__weakref__", "_coalescer", "_driver", "_row_driver", "_settings")
 
     def __init__(self, driver: Driver, settings: DBSettings) -> None:
-        self.driver = driver
-        self.settings = settings
+        self._driver = driver
         self._row_driver = driver if isinstance(driver, RowDriver) else None
-        self._rows = row_fetcher(driver)
+        self._settings = settings
         self._coalescer: Coalescer[SingleJob, JobId | None] | None = None
 
     async def enqueue(self, batch: EnqueueBatch, on_conflict: OnConflict) -> list[JobId | None]:
@@ -93,29 +88,32 @@ class Producer:
             if len(batch) == 1 and not batch.keyed:
                 return [await self.enqueue_single(only_job(batch))]
             if compat_enqueue.goes_by_copy(batch):
-                return [*await compat_enqueue.copy(self._row_driver, self.settings, batch)]
-        (query, args), ids = compat_enqueue.insertion(self.settings, batch, on_conflict)
-        return ids(await self._rows_of(query, args))
+                return [*await compat_enqueue.copy(self._row_driver, self._settings, batch)]
+        (query, args), ids = compat_enqueue.insertion(self._settings, batch, on_conflict)
+        return ids(await self._rows(query, args))
 
-    async def enqueue_single(self, job: SingleJob) -> JobId | None:
+    def enqueue_single(self, job: SingleJob) -> Awaitable[JobId | None]:
         """Insert *job*, which has no dedupe key; its id."""
         if self._row_driver is None:
-            query, args = compat_enqueue.single_statement(self.settings, job)
-            rows = await self._rows_of(query, args)
-            return rows[0][0] if rows else None
+            return self._send_alone(job)
         coalescer = self._coalescer
         loop = asyncio.get_running_loop()
         if coalescer is None or coalescer.loop is not loop:
             # What waits on another loop goes on there.
-            coalescer = self._coalescer = Coalescer(
-                _Statements(self._row_driver, self.settings),
-                loop,
-                POOL_WIDTH if isinstance(self.driver, AsyncpgPoolDriver) else 1,
-            )
-        return await coalescer.send(job)
+            coalescer = Coalescer(_Statements(self._row_driver, self._settings), loop)
+            self._coalescer = coalescer
+        return coalescer.send(job)
 
-    async def _rows_of(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
-        return await self._rows(query, *args)
+    async def _send_alone(self, job: SingleJob) -> JobId | None:
+        query, args = compat_enqueue.single_statement(self._settings, job)
+        rows = await self._rows(query, args)
+        return rows[0][0] if rows else None
+
+    async def _rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
+        # As rows_of() does, without another look at what kind of driver it is.
+        if self._row_driver is not None:
+            return await self._row_driver.fetch_rows(query, *args)
+        return [tuple(row.values()) for row in await self._driver.fetch(query, *args)]
 
 
 # A producer keeps its driver alive, so the id of that is no other's while the producer is here.

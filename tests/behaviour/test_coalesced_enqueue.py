@@ -24,7 +24,6 @@ from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
 from pgq_fast.drivers.owned import OwnedDriver
 from pgq_fast.errors import ConnectionLostError, DuplicateJobError, JobsDroppedError
 from pgq_fast.layouts import coalescing
-from pgq_fast.layouts.compat_producer import POOL_WIDTH
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.settings import DBSettings
 from support.drivers import MakeDriver
@@ -69,12 +68,6 @@ def statements(driver: Any, monkeypatch: pytest.MonkeyPatch) -> Statements:
     return Statements(driver, monkeypatch)
 
 
-@pytest.fixture
-def width(kind: str) -> int:
-    """Statements that the driver runs side by side."""
-    return POOL_WIDTH if kind == "asyncpg-pool" else 1
-
-
 class Callers:
     """Tasks that each await one call."""
 
@@ -92,15 +85,15 @@ class Callers:
 
 
 async def behind_a_held_statement(
-    queries: Queries, statements: Statements, width: int, *calls: Coroutine[Any, Any, Any]
+    queries: Queries, statements: Statements, *calls: Coroutine[Any, Any, Any]
 ) -> tuple[Callers, Callers]:
-    """Callers whose statements are held, as many as run side by side, and *calls* behind them."""
+    """A caller whose statement is held, and *calls* behind it."""
     statements.hold()
-    first = Callers(*(queries.enqueue("first", None) for _ in range(width)))
-    await eventually(lambda: len(statements.sent) == width)
+    first = Callers(queries.enqueue("first", None))
+    await eventually(lambda: len(statements.sent) == 1)
     others = Callers(*calls)
     await others.under_way()
-    assert len(statements.sent) == width
+    assert len(statements.sent) == 1
     return first, others
 
 
@@ -117,10 +110,10 @@ async def transactions(tables: Tables, entrypoint: str = "%") -> list[int]:
 
 
 async def test_callers_that_come_during_a_statement_share_the_next_one(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     first, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", b"%d" % n, n) for n in range(50))
+        queries, statements, *(queries.enqueue("e", b"%d" % n, n) for n in range(50))
     )
     statements.release()
     assert all(len(ids) == 1 for ids in await first.outcomes())
@@ -130,7 +123,7 @@ async def test_callers_that_come_during_a_statement_share_the_next_one(
         "SELECT id, payload, priority FROM pgqueuer WHERE entrypoint = 'e' ORDER BY id"
     ) == [(job_id, b"%d" % n, n) for n, job_id in enumerate(ids)]
     assert await transactions(tables, "e") == [50]
-    assert len(statements.sent) == width + 1
+    assert len(statements.sent) == 2
     assert await tables.rows(
         "SELECT job_id, priority, status::text FROM pgqueuer_log WHERE entrypoint = 'e' ORDER BY id"
     ) == [(job_id, n, "queued") for n, job_id in enumerate(ids)]
@@ -154,13 +147,12 @@ async def test_an_id_is_handed_out_after_the_commit(queries: Queries, tables: Ta
 
 
 async def test_everything_that_a_job_may_have(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     hour = timedelta(hours=1, microseconds=1)
     _, others = await behind_a_held_statement(
         queries,
         statements,
-        width,
         queries.enqueue("a", None),
         queries.enqueue("ü", b"\x00\xff", -(2**31), headers={"n": "\U0001f600"}),
         queries.enqueue("c", b"", 2**31 - 1, hour),
@@ -179,19 +171,18 @@ async def test_everything_that_a_job_may_have(
         (ids[3], "d", b"list", 1, {}, timedelta(0), None),
         (ids[4], "e", b"skip", 0, None, timedelta(0), None),
     ]
-    assert len(await transactions(tables)) == width + 1
+    assert len(await transactions(tables)) == 2
 
 
 async def test_a_statement_has_a_bounded_number_of_rows(
     queries: Queries,
     statements: Statements,
-    width: int,
     tables: Tables,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(coalescing, "MAX_ROWS", 10)
     _, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", None) for _ in range(35))
+        queries, statements, *(queries.enqueue("e", None) for _ in range(35))
     )
     statements.release()
     assert len(await others.outcomes()) == 35
@@ -201,14 +192,13 @@ async def test_a_statement_has_a_bounded_number_of_rows(
 async def test_a_statement_has_a_bounded_number_of_bytes(
     queries: Queries,
     statements: Statements,
-    width: int,
     tables: Tables,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(coalescing, "MAX_BYTES", 1000)
     sizes = [400, 600, 1, 5000, 1000, 10]
     _, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", b"x" * size) for size in sizes)
+        queries, statements, *(queries.enqueue("e", b"x" * size) for size in sizes)
     )
     statements.release()
     await others.outcomes()
@@ -220,7 +210,7 @@ async def test_a_statement_has_a_bounded_number_of_bytes(
 
 
 async def test_queries_on_one_driver_share_a_statement_where_their_tables_are_the_same(
-    driver: Any, queries: Queries, statements: Statements, width: int, tables: Tables
+    driver: Any, queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     settings = DBSettings(prefix="other_")
     elsewhere = Queries(driver, QueryBuilderEnvironment(settings), QueryQueueBuilder(settings))
@@ -229,7 +219,6 @@ async def test_queries_on_one_driver_share_a_statement_where_their_tables_are_th
     _, others = await behind_a_held_statement(
         queries,
         statements,
-        width,
         *(queue.enqueue("e", b"%d" % n) for n in range(5) for queue in (queries, same)),
     )
     also = Callers(*(elsewhere.enqueue("e", b"there") for _ in range(3)))
@@ -267,12 +256,11 @@ async def test_a_callers_context_does_not_leak_into_the_statement_of_others(
 
 
 async def test_a_job_that_the_server_refuses_fails_nobody_else(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     _, others = await behind_a_held_statement(
         queries,
         statements,
-        width,
         *(queries.enqueue(TOO_LONG if n in (3, 7) else "e", b"%d" % n) for n in range(10)),
     )
     statements.release()
@@ -311,7 +299,7 @@ async def test_a_unique_index_of_the_users(queries: Queries, tables: Tables) -> 
 
 
 async def test_rows_that_a_trigger_drops_are_no_silent_loss(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     await tables.rows(
         "CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
@@ -321,7 +309,7 @@ async def test_rows_that_a_trigger_drops_are_no_silent_loss(
         " WHEN (new.payload = 'drop') EXECUTE FUNCTION drop_row()"
     )
     _, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", data) for data in (b"a", b"drop", b"b"))
+        queries, statements, *(queries.enqueue("e", data) for data in (b"a", b"drop", b"b"))
     )
     statements.release()
     for outcome in await others.outcomes():
@@ -332,16 +320,16 @@ async def test_rows_that_a_trigger_drops_are_no_silent_loss(
 
 @pytest.mark.parametrize("failure", [TimeoutError(), RuntimeError("who knows")])
 async def test_a_statement_of_unknown_outcome_is_not_sent_again(
-    queries: Queries, statements: Statements, width: int, tables: Tables, failure: Exception
+    queries: Queries, statements: Statements, tables: Tables, failure: Exception
 ) -> None:
     first, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", None) for _ in range(5))
+        queries, statements, *(queries.enqueue("e", None) for _ in range(5))
     )
     statements.failure = failure
     statements.release()
-    assert await first.outcomes() == [failure] * width
+    assert await first.outcomes() == [failure]
     assert await others.outcomes() == [failure] * 5
-    assert len(statements.sent) == width + 1
+    assert len(statements.sent) == 2
     statements.failure = None
     await queries.enqueue("e", None)
     assert await tables.count() == 1
@@ -432,17 +420,16 @@ async def test_a_transaction_that_begins_while_they_wait(
     driver: Any,
     queries: Queries,
     statements: Statements,
-    width: int,
     tables: Tables,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", b"%d" % n) for n in range(5))
+        queries, statements, *(queries.enqueue("e", b"%d" % n) for n in range(5))
     )
     monkeypatch.setattr(driver, "in_transaction", lambda: True)
     statements.release()
     ids = [job_id for (job_id,) in await others.outcomes()]
-    assert len(statements.sent) == width + 5
+    assert len(statements.sent) == 6
     assert await tables.rows(
         "SELECT id, payload FROM pgqueuer WHERE entrypoint = 'e' ORDER BY id"
     ) == [(job_id, b"%d" % n) for n, job_id in enumerate(ids)]
@@ -452,10 +439,10 @@ async def test_a_transaction_that_begins_while_they_wait(
 
 
 async def test_a_caller_that_is_cancelled_while_it_waits_takes_its_job_along(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     _, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", b"%d" % n) for n in range(6))
+        queries, statements, *(queries.enqueue("e", b"%d" % n) for n in range(6))
     )
     for n in (0, 2, 5):
         others.tasks[n].cancel()
@@ -474,10 +461,10 @@ async def test_a_caller_that_is_cancelled_while_it_waits_takes_its_job_along(
 
 
 async def test_all_that_wait_are_cancelled(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     first, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", None) for _ in range(3))
+        queries, statements, *(queries.enqueue("e", None) for _ in range(3))
     )
     for task in others.tasks:
         task.cancel()
@@ -485,19 +472,19 @@ async def test_all_that_wait_are_cancelled(
     await first.outcomes()
     await others.outcomes()
     await queries.enqueue("last", None)
-    assert await transactions(tables) == [1] * (width + 1)
+    assert await transactions(tables) == [1, 1]
 
 
 async def test_a_caller_that_is_cancelled_during_the_statement_does_not_end_it(
-    queries: Queries, statements: Statements, width: int, tables: Tables
+    queries: Queries, statements: Statements, tables: Tables
 ) -> None:
     first, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", b"%d" % n) for n in range(4))
+        queries, statements, *(queries.enqueue("e", b"%d" % n) for n in range(4))
     )
     statements.release()
     statements.hold()  # the next one
     await first.outcomes()
-    await eventually(lambda: len(statements.sent) == width + 1)
+    await eventually(lambda: len(statements.sent) == 2)
     for n in (0, 3):
         others.tasks[n].cancel()
     await asyncio.wait({others.tasks[0], others.tasks[3]}, timeout=DEADLINE)
@@ -512,12 +499,12 @@ async def test_a_caller_that_is_cancelled_during_the_statement_does_not_end_it(
 
 
 async def test_a_first_caller_that_is_cancelled_ends_its_own_statement_only(
-    queries: Queries, width: int, tables: Tables, queue_dsn: str
+    queries: Queries, tables: Tables, queue_dsn: str
 ) -> None:
     async with await psycopg.AsyncConnection.connect(queue_dsn) as locker:
         await locker.execute("LOCK TABLE pgqueuer IN SHARE MODE")
-        first = Callers(*(queries.enqueue("first", None) for _ in range(width)))
-        await eventually(lambda: blocked(tables, width))
+        first = Callers(queries.enqueue("first", None))
+        await eventually(lambda: blocked(tables, 1))
         others = Callers(*(queries.enqueue("e", None) for _ in range(5)))
         await others.under_way()
         for task in first.tasks:
@@ -546,16 +533,16 @@ async def blocked_sessions(tables: Tables) -> list[int]:
 
 
 async def lose_a_shared_statement(
-    queries: Queries, statements: Statements, width: int, tables: Tables, dsn: str
+    queries: Queries, statements: Statements, tables: Tables, dsn: str
 ) -> list[Any]:
     """The outcomes of five callers whose statement's session ends while it runs."""
     first, others = await behind_a_held_statement(
-        queries, statements, width, *(queries.enqueue("e", None) for _ in range(5))
+        queries, statements, *(queries.enqueue("e", None) for _ in range(5))
     )
     statements.release()
     statements.hold()  # the next one
     await first.outcomes()
-    await eventually(lambda: len(statements.sent) == width + 1)
+    await eventually(lambda: len(statements.sent) == 2)
     async with await psycopg.AsyncConnection.connect(dsn) as locker:
         await locker.execute("LOCK TABLE pgqueuer IN SHARE MODE")
         statements.release()
@@ -565,13 +552,13 @@ async def lose_a_shared_statement(
 
 
 async def test_a_connection_that_is_lost_fails_all_and_nothing_is_sent_again(
-    queries: Queries, statements: Statements, width: int, tables: Tables, queue_dsn: str
+    queries: Queries, statements: Statements, tables: Tables, queue_dsn: str
 ) -> None:
-    outcomes = await lose_a_shared_statement(queries, statements, width, tables, queue_dsn)
+    outcomes = await lose_a_shared_statement(queries, statements, tables, queue_dsn)
     assert len(outcomes) == 5
     assert all(is_connection_lost(outcome) for outcome in outcomes), outcomes
-    assert len(statements.sent) == width + 1
-    assert await transactions(tables) == [1] * width
+    assert len(statements.sent) == 2
+    assert await transactions(tables) == [1]
 
 
 @pytest.mark.parametrize("library", ["asyncpg", "psycopg"])
@@ -581,7 +568,7 @@ async def test_a_driver_that_replaces_its_connection_goes_on(
     async with OwnedDriver(queue_dsn, library) as driver:
         queries = Queries(driver)
         statements = Statements(driver, monkeypatch)
-        outcomes = await lose_a_shared_statement(queries, statements, 1, tables, queue_dsn)
+        outcomes = await lose_a_shared_statement(queries, statements, tables, queue_dsn)
         assert [type(outcome) for outcome in outcomes] == [ConnectionLostError] * 5
         assert len(statements.sent) == 2
         await Callers(*(queries.enqueue("after", None) for _ in range(5))).outcomes()
@@ -650,6 +637,28 @@ async def test_a_driver_that_cannot_tell_of_transactions_sends_each_call_by_itse
     assert await tables.rows(
         "SELECT id, payload FROM pgqueuer WHERE payload IS NOT NULL ORDER BY id"
     ) == [(job_id, b"%d" % n) for n, job_id in enumerate(ids)]
+
+
+def plain_factory(loop: Any, coro: Any) -> Any:
+    return asyncio.Task(coro, loop=loop)
+
+
+@pytest.mark.parametrize(
+    "factory", [plain_factory, getattr(asyncio, "eager_task_factory", plain_factory)]
+)
+async def test_a_task_factory_of_the_users(queries: Queries, tables: Tables, factory: Any) -> None:
+    async def producer(name: str) -> None:
+        for _ in range(5):
+            await queries.enqueue(name, None)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
+    try:
+        outcomes = await Callers(*(producer(f"e{n}") for n in range(10))).outcomes()
+    finally:
+        loop.set_task_factory(None)
+    assert outcomes == [None] * 10
+    assert await tables.count() == 50
 
 
 async def test_nothing_keeps_a_driver_that_nobody_uses(queue_dsn: str) -> None:

@@ -366,6 +366,11 @@ class Queries:
         All of them or, where an error is raised, none. On a connection with an open transaction
         they become visible when the caller commits.
 
+        Single jobs that are enqueued at the same time, outside of a transaction and without dedupe
+        keys, go to the server in one statement. Each caller still gets the outcome of its own job,
+        after the commit. One that is cancelled while it waits for the statement before takes its
+        job along.
+
         Args:
             entrypoint: Which handler runs it.
             payload: Anything; the handler gets these bytes.

@@ -125,13 +125,14 @@ class Job(BaseModel):
 
     ``slot`` is the seat that a picked job of an entrypoint with a ``concurrency_limit`` holds.
 
-    A job made by a claim is built without validation from the row that the statement returned.
+    A job made by a claim is built without validation from the record that the statement returned.
     ``created``, ``updated``, ``heartbeat``, ``execute_after`` and ``headers`` are decoded when
     they are first read; whatever looks at the job as a whole (``model_dump``, ``==``, ``repr``,
     ``pickle``, a surrounding model) finds it complete.
     """
 
-    # Invariant: the row of a claimed job that is not complete yet; unset on any other job.
+    # Invariant: times and headers, in binary, of a claimed job that is not complete yet; unset on
+    # any other job.
     __slots__ = ("_row",)
 
     id: JobId
@@ -221,7 +222,7 @@ def _decode_times(job: Job, row: Any) -> None:
     """A claim sets ``updated`` and ``heartbeat`` to the same instant."""
     fields = _FIELDS.__get__(job)
     if "created" not in fields:
-        created, execute_after, updated = codec.decode_times(row[codec.TIMES])
+        created, execute_after, updated = codec.decode_times(row[0])
         fields["created"] = created
         fields["updated"] = fields["heartbeat"] = updated
         fields["execute_after"] = execute_after
@@ -231,7 +232,7 @@ def _decode_headers(job: Job, row: Any) -> None:
     """Headers that are no JSON object are bad input from elsewhere: logged, read as None."""
     fields = _FIELDS.__get__(job)
     if "headers" not in fields:
-        text = row[codec.HEADERS]
+        text = row[1]
         try:
             headers = None if text is None else from_json(text)
         except ValueError:

@@ -5,19 +5,11 @@ from uuid import UUID
 
 JobT = TypeVar("JobT")
 
-ID: Final = 0
-PRIORITY: Final = 1
-ENTRYPOINT: Final = 2
-PAYLOAD: Final = 3
-ATTEMPTS: Final = 4
-HEADERS: Final = 5
-TIMES: Final = 6
-SLOT: Final = 7
-CLAIM_COLUMNS: Final = 8
+CLAIM_FIELDS: Final = 10
 MAX_FIELD: Final = 0x3FFFFFFF
 
 def build_jobs(
-    job_type: type[JobT], rows: Sequence[Any], owner: UUID
+    job_type: type[JobT], raw: bytes, owner: UUID
 ) -> tuple[list[JobT], list[tuple[int, str]]]: ...
 def decode_times(raw: bytes) -> tuple[datetime, datetime, datetime]: ...
 def decode_ids(raw: bytes) -> list[int]: ...

@@ -7,15 +7,20 @@ out as the server's ``array_recv`` and ``timestamptz_recv`` read them.
 
 cimport cython
 from cpython.buffer cimport PyObject_CheckBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject_GenericSetAttr
-from cpython.unicode cimport PyUnicode_Check
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
-from pgq_fast_ext.wire cimport Writer, read_int64, store_int16, store_int32
+from pgq_fast_ext.wire cimport Writer, read_int32, read_int64, store_int16, store_int32
 
 from datetime import datetime, timedelta, timezone
 from operator import index
@@ -24,20 +29,14 @@ from operator import index
 cdef extern from "Python.h":
     int PyObject_GenericSetDict(object, object, void*) except -1
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    object PyLong_FromLong(long)
     object PyLong_FromLongLong(long long)
     long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
 
 
-# Positions of the columns that a claim returns.
-ID = 0
-PRIORITY = 1
-ENTRYPOINT = 2
-PAYLOAD = 3
-ATTEMPTS = 4
-HEADERS = 5
-TIMES = 6
-SLOT = 7
-CLAIM_COLUMNS = 8
+# Fields of a record that a claim returns, in order: id, priority, attempts, created, execute_after,
+# updated, slot, entrypoint, payload, headers.
+CLAIM_FIELDS = 10
 
 # Bytes that PostgreSQL accepts in one value: its allocator stops short of 1 GB.
 MAX_FIELD = 0x3FFFFFFF
@@ -50,49 +49,63 @@ cdef bytes _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + b"\x00" * 8
 cdef object _new = object.__new__
 
 
-cdef str _row_fault(object row):
-    try:
-        return _value_fault(row)
-    except Exception as error:
-        return f"a row fails to be read: {type(error).__name__}"
+cdef struct Field:
+    Py_ssize_t start
+    # -1 for NULL.
+    Py_ssize_t length
 
 
-cdef str _value_fault(object row):
-    cdef Py_ssize_t length
-    try:
-        length = len(row)
-    except TypeError:
-        return f"a row is a sequence of values, not {type(row).__name__}"
-    if length != 8:
-        return f"a row has {CLAIM_COLUMNS} columns, not {length}"
-    for column, name in ((0, "id"), (1, "priority"), (4, "attempts")):
-        if not isinstance(row[column], int):
-            return f"{name} is {type(row[column]).__name__}, not int"
-    if not isinstance(row[2], str):
-        return f"entrypoint is {type(row[2]).__name__}, not str"
-    if row[3] is not None and not isinstance(row[3], bytes):
-        return f"payload is {type(row[3]).__name__}, not bytes"
-    if row[5] is not None and not isinstance(row[5], str):
-        return f"headers are {type(row[5]).__name__}, not str"
-    if not isinstance(row[6], bytes) or len(row[6]) != 24:
-        return "times are not 24 bytes"
-    if row[7] is not None and not isinstance(row[7], int):
-        return f"slot is {type(row[7]).__name__}, not int"
-    return None
+cdef int _read_field(
+    const char* source, Py_ssize_t size, Py_ssize_t* at, Field* field
+) except -1:
+    """Take the field at *at*, which moves behind it: an oid, a length, as many bytes."""
+    cdef int32_t length
+    if size - at[0] < 8:
+        raise ValueError(f"a claim breaks off at byte {size}, before the length of a field")
+    length = read_int32(source + at[0] + 4)
+    at[0] += 8
+    if length < -1:
+        raise ValueError(f"a field before byte {at[0]} of a claim has length {length}")
+    if length > size - at[0]:
+        raise ValueError(f"a claim breaks off at byte {size}, within a field of {length} bytes")
+    field.start = at[0]
+    field.length = length
+    if length > 0:
+        at[0] += length
+    return 0
 
 
-def build_jobs(job_type, rows, owner):
-    """Make a job of each row of a claim.
+cdef int _read_fixed(
+    const char* source, Py_ssize_t size, Py_ssize_t* at, Field* field, Py_ssize_t length
+) except -1:
+    _read_field(source, size, at, field)
+    if field.length != length:
+        raise ValueError(
+            f"a field at byte {field.start} of a claim has length {field.length}, not {length}"
+        )
+    return 0
+
+
+def build_jobs(job_type, raw, owner):
+    """Make a job of each record of a claim.
+
+    The format is that of the server's ``record_send``: the number of fields, and for each its oid,
+    its length or -1 for NULL, and its value in binary.
 
     Args:
-        job_type: The model; an instance gets its fields as ``__dict__`` and the row as ``_row``,
-            from which it decodes the rest itself.
-        rows: Sequences of the columns ``ID`` to ``SLOT``.
+        job_type: The model; an instance gets its fields as ``__dict__``, and as ``_row`` what it
+            decodes itself: its times for ``decode_times``, and its headers as JSON or None.
+        raw: Any number of records with ``CLAIM_FIELDS`` fields, one behind the other.
         owner: The worker that claimed them.
 
     Returns:
-        The jobs in the order of the rows, and for each row that is none its position and why.
+        The jobs in the order of the records, and for each record that is none its id and why.
+
+    Raises:
+        ValueError: *raw* is no run of such records.
     """
+    if type(raw) is not bytes:
+        raise TypeError(f"raw is {type(raw).__name__}, not bytes")
     cdef list jobs = []
     cdef list faults = []
     cdef dict fields
@@ -106,44 +119,75 @@ def build_jobs(job_type, rows, owner):
         "queue_manager_id": owner,
         "slot": None,
     }
-    cdef Py_ssize_t position = -1
-    for row in rows:
-        position += 1
-        try:
-            if len(row) != 8:
-                raise IndexError
-            job_id = row[0]
-            priority = row[1]
-            entrypoint = row[2]
-            payload = row[3]
-            attempts = row[4]
-            headers = row[5]
-            times = row[6]
-            slot = row[7]
-        except Exception:
-            faults.append((position, _row_fault(row)))
+    cdef const char* source = PyBytes_AS_STRING(raw)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+    cdef Py_ssize_t at = 0
+    cdef int32_t count
+    cdef Field number, priority, attempts, created, execute_after, updated
+    cdef Field slot, entrypoint, payload, headers
+    # The jobs of a batch have few entrypoints: the name of the one before is likely the next.
+    cdef str name = None
+    cdef const char* name_source = NULL
+    cdef Py_ssize_t name_length = -1
+    while at < size:
+        if size - at < 4:
+            raise ValueError(f"a claim breaks off at byte {size}, at the start of a record")
+        count = read_int32(source + at)
+        at += 4
+        if count != 10:
+            raise ValueError(f"a record of a claim has {count} fields, not {CLAIM_FIELDS}")
+        _read_fixed(source, size, &at, &number, 8)
+        _read_fixed(source, size, &at, &priority, 4)
+        _read_fixed(source, size, &at, &attempts, 4)
+        _read_fixed(source, size, &at, &created, 8)
+        _read_fixed(source, size, &at, &execute_after, 8)
+        _read_fixed(source, size, &at, &updated, 8)
+        _read_field(source, size, &at, &slot)
+        if slot.length not in (-1, 8):
+            raise ValueError(f"a slot of a claim has length {slot.length}, not 8")
+        _read_field(source, size, &at, &entrypoint)
+        _read_field(source, size, &at, &payload)
+        _read_field(source, size, &at, &headers)
+        job_id = PyLong_FromLongLong(read_int64(source + number.start))
+        if entrypoint.length < 0:
+            faults.append((job_id, "entrypoint is NULL"))
             continue
-        if not (
-            isinstance(job_id, int)
-            and isinstance(priority, int)
-            and isinstance(entrypoint, str)
-            and (payload is None or isinstance(payload, bytes))
-            and isinstance(attempts, int)
-            and (headers is None or isinstance(headers, str))
-            and isinstance(times, bytes)
-            and PyBytes_GET_SIZE(times) == 24
-            and (slot is None or isinstance(slot, int))
+        if (
+            entrypoint.length != name_length
+            or memcmp(source + entrypoint.start, name_source, <size_t>name_length) != 0
         ):
-            faults.append((position, _row_fault(row)))
-            continue
+            try:
+                name = PyUnicode_DecodeUTF8(
+                    source + entrypoint.start, entrypoint.length, "strict"
+                )
+            except UnicodeDecodeError:
+                faults.append((job_id, "entrypoint is no UTF-8"))
+                continue
+            name_source = source + entrypoint.start
+            name_length = entrypoint.length
         fields = PyDict_Copy(template)
         PyDict_SetItem(fields, "id", job_id)
-        PyDict_SetItem(fields, "priority", priority)
-        PyDict_SetItem(fields, "entrypoint", entrypoint)
-        PyDict_SetItem(fields, "payload", payload)
-        PyDict_SetItem(fields, "attempts", attempts)
-        if slot is not None:
-            PyDict_SetItem(fields, "slot", slot)
+        PyDict_SetItem(fields, "priority", PyLong_FromLong(read_int32(source + priority.start)))
+        PyDict_SetItem(fields, "entrypoint", name)
+        if payload.length >= 0:
+            PyDict_SetItem(
+                fields,
+                "payload",
+                PyBytes_FromStringAndSize(source + payload.start, payload.length),
+            )
+        PyDict_SetItem(fields, "attempts", PyLong_FromLong(read_int32(source + attempts.start)))
+        if slot.length == 8:
+            PyDict_SetItem(fields, "slot", PyLong_FromLongLong(read_int64(source + slot.start)))
+        # A copy: a job that runs for long must not keep the whole claim in memory.
+        times = PyBytes_FromStringAndSize(
+            source + created.start, updated.start + updated.length - created.start
+        )
+        row = (
+            times,
+            None
+            if headers.length < 0
+            else PyBytes_FromStringAndSize(source + headers.start, headers.length),
+        )
         job = _new(job_type)
         PyObject_GenericSetDict(job, fields, NULL)
         PyObject_GenericSetAttr(job, "_row", row)
@@ -159,22 +203,26 @@ cdef object _decode_time(int64_t microseconds):
 
 
 def decode_times(raw):
-    """Three ``timestamptz`` in binary, as UTC.
+    """Three ``timestamptz`` that are neighbours in a record, as UTC.
 
     Infinity, and what lies outside the range of ``datetime``, becomes its first or last instant.
 
+    Args:
+        raw: Their values in binary, 8 bytes each, and between two of them the 8 bytes of the
+            field's oid and length.
+
     Raises:
-        ValueError: *raw* is not 24 bytes long.
+        ValueError: *raw* is not 40 bytes long.
     """
     if type(raw) is not bytes:
         raise TypeError(f"raw is {type(raw).__name__}, not bytes")
-    if PyBytes_GET_SIZE(raw) != 24:
-        raise ValueError(f"three timestamps take 24 bytes, not {len(raw)}")
+    if PyBytes_GET_SIZE(raw) != 40:
+        raise ValueError(f"three timestamps of a record take 40 bytes, not {len(raw)}")
     cdef const char* source = PyBytes_AS_STRING(raw)
     return (
         _decode_time(read_int64(source)),
-        _decode_time(read_int64(source + 8)),
         _decode_time(read_int64(source + 16)),
+        _decode_time(read_int64(source + 32)),
     )
 
 

@@ -1,12 +1,22 @@
 # Big-endian integers, as PostgreSQL has them on the wire, in a buffer that grows.
 #
-# Reads go through `read_int64`, whose callers have checked the length of the whole buffer. Writes go
-# through `Writer`: its `put_...` methods make room for themselves, and who writes much at a time
-# calls `reserve` once and then `store_...` into what it reserved.
+# Reads go through `read_int32` and `read_int64`, whose callers have checked that so many bytes are
+# there. Writes go through `Writer`: its `put_...` methods make room for themselves, and who writes
+# much at a time calls `reserve` once and then `store_...` into what it reserved.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+
+
+cdef inline int32_t read_int32(const char* source) noexcept nogil:
+    cdef const uint8_t* octets = <const uint8_t*>source
+    return <int32_t>(
+        (<uint32_t>octets[0] << 24)
+        | (<uint32_t>octets[1] << 16)
+        | (<uint32_t>octets[2] << 8)
+        | <uint32_t>octets[3]
+    )
 
 
 cdef inline int64_t read_int64(const char* source) noexcept nogil:

@@ -149,6 +149,7 @@ class AsyncpgDriver(Driver):
     """
 
     owns_connections = False
+    is_concurrent = False
 
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection: AnyConnection = connection
@@ -288,6 +289,7 @@ class AsyncpgPoolDriver(Driver):
     """
 
     owns_connections = False
+    is_concurrent = True
 
     def __init__(self, pool: Pool[Any]) -> None:
         self._pool = pool

@@ -157,6 +157,7 @@ class OwnedDriver(Driver):
     """
 
     owns_connections = True
+    is_concurrent = False
 
     def __init__(
         self,

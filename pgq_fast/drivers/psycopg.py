@@ -146,6 +146,7 @@ class PsycopgDriver(Driver):
     """
 
     owns_connections = False
+    is_concurrent = False
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         from psycopg.pq import TransactionStatus

@@ -1,7 +1,8 @@
-"""Rows to jobs: whatever a row holds, the twins agree and no other row suffers."""
+"""Records to jobs: whatever arrives, the twins agree, and no job suffers for another."""
 
 from __future__ import annotations
 
+import struct
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.twins import TWINS, Bare, Twin, agreed, any_text, int64s, outcome, row, scalars, times
+from kernels.twins import (
+    TWINS,
+    Bare,
+    Twin,
+    agreed,
+    any_text,
+    field,
+    fields,
+    int32s,
+    int64s,
+    names,
+    record,
+    scalars,
+    times,
+)
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -26,124 +41,146 @@ ALL_FIELDS = [
     "slot",
 ]
 
-good_columns: dict[str, st.SearchStrategy[Any]] = {
-    "id": st.integers(),
-    "priority": st.integers(),
-    "entrypoint": any_text,
-    "payload": st.none() | st.binary(),
-    "attempts": st.integers(),
-    "headers": st.none() | any_text,
-    "times": st.binary(min_size=24, max_size=24),
-    "slot": st.none() | st.integers(),
-}
-good_rows = st.fixed_dictionaries(good_columns).map(lambda columns: row(**columns))
-spoilt_rows = st.tuples(good_rows, st.integers(0, 7), scalars).map(
-    lambda spoilt: (*spoilt[0][: spoilt[1]], spoilt[2], *spoilt[0][spoilt[1] + 1 :])
+good_columns = st.fixed_dictionaries(
+    {
+        "id": int64s,
+        "priority": int32s,
+        "attempts": int32s,
+        "created": int64s,
+        "execute_after": int64s,
+        "updated": int64s,
+        "slot": st.none() | int64s,
+        "entrypoint": names,
+        "payload": st.none() | st.binary(),
+        "headers": st.none() | st.binary(),
+    }
 )
-rows = st.one_of(
-    good_rows,
-    spoilt_rows,
-    good_rows.map(list),
-    st.lists(scalars, max_size=10),
-    st.lists(scalars, max_size=10).map(tuple),
-    st.binary(min_size=8, max_size=8),
-    scalars,
-)
+bad_names = st.none() | st.sampled_from([b"\xff", b"\xed\xa0\x80", b"a\xc3"])
 
 
-def built(twin: Twin, batch: list[Any]) -> Any:
-    """Jobs and faults, jobs as their fields and the row that they keep."""
-    jobs, faults = twin.codec.build_jobs(Bare, batch, OWNER)
+def built(twin: Twin, raw: Any) -> Any:
+    """Jobs and faults, jobs as their fields and what they keep to decode later."""
+    jobs, faults = twin.codec.build_jobs(Bare, raw, OWNER)
     return [(dict(vars(job)), job._row) for job in jobs], faults
 
 
-@given(st.lists(rows, max_size=12))
-def test_any_rows(batch: list[Any]) -> None:
-    outcomes = [outcome(built, twin, batch) for twin in TWINS]
-    assert all(result == outcomes[0] for result in outcomes)
-    assert outcomes[0][0] == "returned"
-    jobs, faults = outcomes[0][1]
-    assert len(jobs) + len(faults) == len(batch)
-    assert [position for position, _ in faults] == sorted({position for position, _ in faults})
-    assert all(isinstance(reason, str) and reason for _, reason in faults)
+def explained(twin: Twin, raw: Any) -> Any:
+    """As ``built``, or the message of the ``ValueError``."""
+    try:
+        return built(twin, raw)
+    except ValueError as error:
+        return str(error)
 
 
-@given(st.lists(good_rows, max_size=8))
-def test_good_rows_become_jobs_in_their_order(batch: list[Any]) -> None:
+@given(st.lists(good_columns, max_size=8))
+def test_records_become_jobs_in_their_order(batch: list[dict[str, Any]]) -> None:
+    raw = b"".join(record(**columns) for columns in batch)
     for twin in TWINS:
-        jobs, faults = built(twin, batch)
+        jobs, faults = built(twin, raw)
         assert faults == []
-        for (fields, kept), original in zip(jobs, batch, strict=True):
-            assert list(fields) == ALL_FIELDS
-            assert kept is original
-            assert fields["queue_manager_id"] is OWNER
-            assert fields["status"] == "picked"
-            assert (
-                fields["id"],
-                fields["priority"],
-                fields["entrypoint"],
-                fields["payload"],
-                fields["attempts"],
-                fields["slot"],
-            ) == (*original[:5], original[7])
+        for (found, kept), columns in zip(jobs, batch, strict=True):
+            assert list(found) == ALL_FIELDS
+            assert found["queue_manager_id"] is OWNER
+            assert found["status"] == "picked"
+            for name in ("id", "priority", "attempts", "slot", "entrypoint", "payload"):
+                assert found[name] == columns[name]
+            assert kept == (
+                times(columns["created"], columns["execute_after"], columns["updated"]),
+                columns["headers"],
+            )
 
 
-@given(st.data())
-def test_one_bad_row_costs_no_other(data: st.DataObject) -> None:
-    batch: list[Any] = data.draw(st.lists(good_rows, min_size=1, max_size=6))
-    place = data.draw(st.integers(0, len(batch)))
-    bad = data.draw(st.lists(scalars, max_size=7))
-    batch.insert(place, bad)
+@given(st.lists(st.tuples(good_columns, st.booleans(), bad_names), max_size=8))
+def test_one_bad_record_costs_no_other(batch: list[tuple[dict[str, Any], bool, Any]]) -> None:
+    raw = b"".join(
+        record(**columns | {"entrypoint": name} if spoilt else columns)
+        for columns, spoilt, name in batch
+    )
     for twin in TWINS:
-        jobs, faults = built(twin, batch)
-        assert [position for position, _ in faults] == [place]
-        assert [kept for _, kept in jobs] == batch[:place] + batch[place + 1 :]
+        jobs, faults = built(twin, raw)
+        assert [job_id for job_id, _ in faults] == [
+            columns["id"] for columns, spoilt, _ in batch if spoilt
+        ]
+        assert [found["id"] for found, _ in jobs] == [
+            columns["id"] for columns, spoilt, _ in batch if not spoilt
+        ]
+        assert {reason for _, reason in faults} <= {"entrypoint is NULL", "entrypoint is no UTF-8"}
 
 
-def test_a_fault_says_what_is_wrong(twin: Twin) -> None:
-    batch = [
-        None,
-        (1, 2),
-        row(id="1"),
-        row(priority=None),
-        row(entrypoint=b"x"),
-        row(payload="text"),
-        row(attempts=0.5),
-        row(headers={}),
-        row(times=b"short"),
-        row(slot="a"),
-    ]
-    jobs, faults = twin.codec.build_jobs(Bare, batch, OWNER)
-    assert jobs == []
-    assert faults == [
-        (0, "a row is a sequence of values, not NoneType"),
-        (1, "a row has 8 columns, not 2"),
-        (2, "id is str, not int"),
-        (3, "priority is NoneType, not int"),
-        (4, "entrypoint is bytes, not str"),
-        (5, "payload is str, not bytes"),
-        (6, "attempts is float, not int"),
-        (7, "headers are dict, not str"),
-        (8, "times are not 24 bytes"),
-        (9, "slot is str, not int"),
-    ]
+def agreed_on(raw: Any) -> Any:
+    """What every twin makes of *raw*; they must make the same of it, to the word."""
+    results = [explained(twin, raw) for twin in TWINS]
+    assert all(result == results[0] for result in results), results
+    return results[0]
 
 
-def test_rows_that_cannot_be_iterated(twin: Twin) -> None:
-    with pytest.raises(TypeError):
-        twin.codec.build_jobs(Bare, None, OWNER)
+@given(st.lists(good_columns, min_size=1, max_size=3), st.data())
+def test_a_claim_that_breaks_off(batch: list[dict[str, Any]], data: st.DataObject) -> None:
+    records = [record(**columns) for columns in batch]
+    raw = b"".join(records)
+    whole = {0, *(len(b"".join(records[:count])) for count in range(1, len(records) + 1))}
+    end = data.draw(st.integers(0, len(raw)))
+    assert isinstance(agreed_on(raw[:end]), str) is (end not in whole)
 
 
-def test_a_row_that_fails_when_it_is_read() -> None:
-    class Failing(list[Any]):
-        def __getitem__(self, place: Any) -> Any:
-            raise KeyError(place)
+@given(st.lists(good_columns, min_size=1, max_size=3), st.data())
+def test_a_claim_with_a_changed_byte(batch: list[dict[str, Any]], data: st.DataObject) -> None:
+    raw = bytearray(b"".join(record(**columns) for columns in batch))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    agreed_on(bytes(raw))
 
-    batch = [row(id=1), Failing(row()), row(id=2)]
+
+lengths = st.sampled_from([-(2**31), -2, -1, 0, 1, 3, 4, 5, 7, 8, 9, 2**31 - 1]) | int32s
+
+
+@given(st.integers(0, 9), lengths, st.binary(max_size=12))
+def test_a_field_of_any_length(place: int, length: int, value: bytes) -> None:
+    parts = fields()
+    parts[place] = struct.pack("!Ii", 25, length) + value
+    agreed_on(struct.pack("!i", 10) + b"".join(parts) + record())
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(raw: bytes) -> None:
+    agreed_on(raw)
+
+
+@given(scalars.filter(lambda value: type(value) is not bytes))
+def test_no_bytes(raw: Any) -> None:
     for twin in TWINS:
-        jobs, faults = built(twin, batch)
-        assert [fields["id"] for fields, _ in jobs] == [1, 2]
-        assert [position for position, _ in faults] == [1]
+        with pytest.raises(TypeError, match="raw is"):
+            twin.codec.build_jobs(Bare, raw, OWNER)
+
+
+def test_what_is_wrong_with_a_claim(twin: Twin) -> None:
+    def refused(raw: bytes) -> str:
+        with pytest.raises(ValueError, match="claim") as caught:
+            twin.codec.build_jobs(Bare, raw, OWNER)
+        return str(caught.value)
+
+    def changed(place: int, new: bytes) -> bytes:
+        parts = fields()
+        parts[place] = new
+        return struct.pack("!i", 10) + b"".join(parts)
+
+    assert "breaks off at byte 3, at the start" in refused(b"\0" * 3)
+    assert "has 9 fields, not 10" in refused(struct.pack("!i", 9) + b"\0" * 200)
+    assert "length 4, not 8" in refused(changed(0, field(23, b"1234")))
+    assert "length -1, not 4" in refused(changed(1, field(23, None)))
+    assert "slot of a claim has length 4" in refused(changed(6, field(23, b"1234")))
+    assert "has length -2" in refused(changed(8, struct.pack("!Ii", 17, -2)))
+    assert "within a field of 2147483647 bytes" in refused(
+        changed(9, struct.pack("!Ii", 17, 2**31 - 1))
+    )
+
+
+def test_what_a_job_keeps_does_not_keep_the_claim(twin: Twin) -> None:
+    raw = record(payload=b"p" * 1000, headers=b"{}")
+    (job,), _ = twin.codec.build_jobs(Bare, raw, OWNER)
+    times_kept, headers_kept = job._row
+    assert type(times_kept) is type(headers_kept) is type(vars(job)["payload"]) is bytes
+    assert len(times_kept) == 40
 
 
 @given(int64s, int64s, int64s)
@@ -167,7 +204,7 @@ def test_times_of_the_epoch_and_beyond_what_datetime_holds(twin: Twin) -> None:
     assert decode(times(in_range, in_range * 2, 0))[1] == last
 
 
-@given(st.binary(max_size=80) | scalars)
+@given(st.binary(min_size=38, max_size=42) | st.binary(max_size=80) | scalars)
 def test_any_value_as_times_or_ids(raw: Any) -> None:
     agreed("codec", "decode_times", raw)
     kind, value = agreed("codec", "decode_ids", raw)
@@ -181,10 +218,10 @@ def test_ids(ids: list[int]) -> None:
 
 
 def test_lengths_are_refused(twin: Twin) -> None:
-    with pytest.raises(ValueError, match="24 bytes"):
-        twin.codec.decode_times(b"\0" * 23)
-    with pytest.raises(ValueError, match="24 bytes"):
-        twin.codec.decode_times(b"\0" * 25)
+    with pytest.raises(ValueError, match="40 bytes"):
+        twin.codec.decode_times(b"\0" * 39)
+    with pytest.raises(ValueError, match="40 bytes"):
+        twin.codec.decode_times(b"\0" * 41)
     with pytest.raises(ValueError, match="multiple"):
         twin.codec.decode_ids(b"\0" * 9)
 

@@ -256,24 +256,33 @@ async def drain(bench: Bench) -> Figures:
     return figures
 
 
-async def bare_round(connection: Any, settings: Any, owner: UUID, batch_size: int) -> list[int]:
-    """Claim a batch and end it with pgq_fast's statements and nothing else; the ids.
+async def bare_round(
+    connection: Any, settings: Any, owner: UUID, batch_size: int, ending: list[int]
+) -> list[int]:
+    """End jobs and claim a batch by the statement that a worker uses, and nothing else; the ids.
 
-    The one place here that knows what a claim returns and what ``finish`` takes.
+    The one place here that knows what a claim takes and returns.
     """
+    from pgq_fast import Job
+    from pgq_fast._impl import codec
     from pgq_fast.layouts import compat
-    from pgq_fast.sql import statement
+    from pgq_fast.models import parse_headers
     from pgq_fast.types import QueueEntrypoint, QueueManagerId
+    from pgq_fast.worker.pace import CLAIM_BYTES
 
-    entrypoints = compat.wanted({QueueEntrypoint(ENTRYPOINT): 0})
     claim = compat.claim_statement(
-        settings, batch_size, entrypoints, QueueManagerId(owner), None, relaxed=True
+        settings,
+        batch_size,
+        compat.wanted({QueueEntrypoint(ENTRYPOINT): 0}),
+        QueueManagerId(owner),
+        None,
+        CLAIM_BYTES,
+        ending=ending,
+        relaxed=not ending,
     )
-    rows = await connection.fetch(claim.query, *claim.args)
-    ids = [row[0] for row in rows]
-    if ids:
-        await connection.execute(statement("compat/finish", settings), ids, owner)
-    return ids
+    raw = await connection.fetchval(claim.query, *claim.args)
+    jobs = [] if raw is None else codec.build_jobs(Job, raw, owner, parse_headers)[0]
+    return [job.id for job in jobs]
 
 
 async def bare(bench: Bench) -> Figures:
@@ -286,7 +295,8 @@ async def bare(bench: Bench) -> Figures:
     ended: list[int] = []
 
     async def loop() -> None:
-        while ids := await bare_round(connection, bench.names, owner, batch_size):
+        ids: list[int] = []
+        while ids := await bare_round(connection, bench.names, owner, batch_size, ids):
             ended.extend(ids)
 
     try:

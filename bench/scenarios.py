@@ -118,7 +118,7 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
             "drain-bare",
             "pgq_fast's drain at its defaults against its bare SQL on one connection",
             {
-                "bare SQL": [new("bare", FAST, batch_size=size) for size in (200, 1000)],
+                "bare SQL": [new("bare", FAST, batch_size=size) for size in (1000, 2000)],
                 "pgq_fast": [NEW_DEFAULT],
             },
             [Target("rate", "pgq_fast", "bare SQL", at_least=0.85)],

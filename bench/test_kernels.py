@@ -29,6 +29,7 @@ from pgq_fast import Job
 from pgq_fast._pure import codec as pure_codec
 from pgq_fast._pure import notify as pure_notify
 from pgq_fast.embedded import embedded_postgres
+from pgq_fast.models import parse_headers
 
 ITEMS = 1000
 OWNER = uuid.uuid4()
@@ -59,10 +60,25 @@ def codec(request: pytest.FixtureRequest) -> Any:
 # ------------------------------------------------------------------------------ rows to jobs
 
 
-def claim_answer() -> Any:
+def claim_answer() -> bytes:
     """What ``build_jobs`` gets for ``ITEMS`` jobs: the answer to a claim."""
-    times = struct.pack("!qqq", 1, 2, 3)
-    return [(number, 0, ENTRYPOINT, PAYLOAD, 0, None, times, None) for number in range(ITEMS)]
+
+    def field(oid: int, value: bytes) -> bytes:
+        return struct.pack("!Ii", oid, len(value)) + value
+
+    null = struct.pack("!Ii", 25, -1)
+    times = b"".join(field(1184, struct.pack("!q", moment)) for moment in (1, 2, 3))
+    return b"".join(
+        struct.pack("!i", 10)
+        + field(20, struct.pack("!q", number))
+        + field(23, bytes(4)) * 2
+        + times
+        + null
+        + field(17, ENTRYPOINT.encode())
+        + field(17, PAYLOAD)
+        + null
+        for number in range(ITEMS)
+    )
 
 
 def decoded_row() -> dict[str, Any]:
@@ -115,7 +131,7 @@ def validated(items: Sequence[Any]) -> list[Any]:
 
 @pytest.mark.benchmark(group=AS_HANDLED)
 def test_build_jobs(benchmark: Any, codec: ModuleType) -> None:
-    jobs, faults = benchmark(codec.build_jobs, Job, claim_answer(), OWNER)
+    jobs, faults = benchmark(codec.build_jobs, Job, claim_answer(), OWNER, parse_headers)
     assert len(jobs) == ITEMS
     assert not faults
 
@@ -132,7 +148,7 @@ def test_build_complete_jobs(benchmark: Any, codec: ModuleType) -> None:
     answer = claim_answer()
 
     def build() -> int:
-        jobs, _ = codec.build_jobs(Job, answer, OWNER)
+        jobs, _ = codec.build_jobs(Job, answer, OWNER, parse_headers)
         return read_all(jobs)
 
     assert benchmark(build) == ITEMS
@@ -166,7 +182,7 @@ def test_encode_copy_jobs(benchmark: Any, codec: ModuleType) -> None:
 @pytest.mark.benchmark(group="an outcome to parameters")
 def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     """What an acknowledgement costs before the driver sends it."""
-    jobs, _ = codec.build_jobs(Job, claim_answer(), OWNER)
+    jobs, _ = codec.build_jobs(Job, claim_answer(), OWNER, parse_headers)
     ids, statuses, _ = benchmark(codec.outcome_columns, [(job, "successful", None) for job in jobs])
     assert ids == list(range(ITEMS))
     assert statuses is None

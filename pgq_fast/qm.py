@@ -333,7 +333,8 @@ class QueueManager:
 
         Args:
             dequeue_timeout: Longest time without a look at the queue.
-            batch_size: Jobs claimed at a time; None: as many as suit the handlers, see ``held_work``.
+            batch_size: Jobs claimed at a time; None: as many as suit the handlers, see
+                ``held_work``.
             mode: Whether an empty queue ends the run.
             max_concurrent_tasks: Most jobs that run here at a time; None or 0 for any number.
             shutdown_on_listener_failure: Whether to stop when notifications do not arrive.

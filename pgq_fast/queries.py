@@ -270,7 +270,8 @@ class Queries:
         """Pick jobs: queued ones, and picked ones whose worker has fallen silent.
 
         Args:
-            batch_size: How many at most; at least 1. Fewer where they are larger than 512 MB in all.
+            batch_size: How many at most; at least 1. Fewer where they are larger than 512 MB in
+                all.
             entrypoints: Of which entrypoints, with the limit of each.
             queue_manager_id: Who picks them; only this owner can end them.
             global_concurrency_limit: How many jobs the owner may hold in all; None: any number.

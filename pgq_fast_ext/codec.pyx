@@ -13,6 +13,7 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
+from cpython.datetime cimport datetime_new, import_datetime
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject_GenericSetAttr
@@ -22,12 +23,12 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from pgq_fast_ext.wire cimport Writer, read_int32, read_int64, store_int16, store_int32
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from operator import index
 
+import_datetime()
 
 cdef extern from "Python.h":
-    int PyObject_GenericSetDict(object, object, void*) except -1
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     object PyLong_FromLong(long)
     object PyLong_FromLongLong(long long)
@@ -42,9 +43,13 @@ CLAIM_FIELDS = 10
 MAX_FIELD = 0x3FFFFFFF
 
 cdef Py_ssize_t _MAX_FIELD = 0x3FFFFFFF
-cdef object _PG_EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
-cdef object _MAX_TIME = datetime.max.replace(tzinfo=timezone.utc)
-cdef object _MIN_TIME = datetime.min.replace(tzinfo=timezone.utc)
+cdef object _UTC = timezone.utc
+cdef object _MAX_TIME = datetime.max.replace(tzinfo=_UTC)
+cdef object _MIN_TIME = datetime.min.replace(tzinfo=_UTC)
+cdef int64_t _DAY = 86_400_000_000
+# Those two in microseconds since 2000.
+cdef int64_t _FIRST_TIME = -730119 * _DAY
+cdef int64_t _LAST_TIME = 2921940 * _DAY - 1
 cdef bytes _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + b"\x00" * 8
 cdef object _new = object.__new__
 
@@ -86,17 +91,55 @@ cdef int _read_fixed(
     return 0
 
 
-def build_jobs(job_type, raw, owner):
+cdef object _decode_time(int64_t microseconds):
+    """A ``timestamptz`` in UTC: microseconds since 2000 as a date of the Gregorian calendar.
+
+    The days are counted from 1 March 0000, so that the leap day ends a year, and split into eras of
+    400 years, which all have as many days.
+    """
+    cdef int64_t days, second, era, day_of_era, year_of_era, day_of_year, month
+    if microseconds < _FIRST_TIME or microseconds > _LAST_TIME:
+        return _MAX_TIME if microseconds > 0 else _MIN_TIME
+    days = microseconds // _DAY
+    microseconds -= days * _DAY
+    if microseconds < 0:
+        # C rounds towards zero.
+        microseconds += _DAY
+        days -= 1
+    days += 730425
+    era = days // 146097
+    day_of_era = days - era * 146097
+    year_of_era = (
+        day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096
+    ) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    # Months from March on have 31, 30, 31, 30, 31 days, and again.
+    month = (5 * day_of_year + 2) // 153
+    second = microseconds // 1000000
+    return datetime_new(
+        <int>(year_of_era + era * 400 + (month >= 10)),
+        <int>(month + 3 if month < 10 else month - 9),
+        <int>(day_of_year - (153 * month + 2) // 5 + 1),
+        <int>(second // 3600),
+        <int>(second // 60 % 60),
+        <int>(second % 60),
+        <int>(microseconds % 1000000),
+        _UTC,
+    )
+
+
+def build_jobs(job_type, raw, owner, parse_headers):
     """Make a job of each record of a claim.
 
     The format is that of the server's ``record_send``: the number of fields, and for each its oid,
-    its length or -1 for NULL, and its value in binary.
+    its length or -1 for NULL, and its value in binary. Times that ``datetime`` cannot hold become
+    the first or the last one that it can.
 
     Args:
-        job_type: The model; an instance gets its fields as ``__dict__``, and as ``_row`` what it
-            decodes itself: its times for ``decode_times``, and its headers as JSON or None.
+        job_type: The model; an instance gets its fields as ``__dict__``.
         raw: Any number of records with ``CLAIM_FIELDS`` fields, one behind the other.
         owner: The worker that claimed them.
+        parse_headers: Called with the id of a job and its headers as JSON; the dict, or None.
 
     Returns:
         The jobs in the order of the records, and for each record that is none its id and why.
@@ -109,26 +152,38 @@ def build_jobs(job_type, raw, owner):
     cdef list jobs = []
     cdef list faults = []
     cdef dict fields
+    # In the order of the model's fields, which dumps and repr follow. It is copied for each job and
+    # keeps what the last one had, since most of it is the same for the next: invariant, the
+    # variables `last_...` are what it holds in binary.
     cdef dict template = {
         "id": None,
-        "priority": None,
+        "priority": 0,
+        "created": None,
+        "updated": None,
+        "heartbeat": None,
+        "execute_after": None,
         "status": "picked",
         "entrypoint": None,
         "payload": None,
-        "attempts": None,
+        "attempts": 0,
         "queue_manager_id": owner,
         "slot": None,
+        "headers": None,
     }
+    cdef int32_t last_priority = 0, last_attempts = 0
+    cdef int64_t last_created = 0, last_updated = 0, last_execute_after = 0
+    cdef const char* last_entrypoint = NULL
+    cdef Py_ssize_t last_entrypoint_length = -1
+    cdef int32_t small
+    cdef int64_t moment
     cdef const char* source = PyBytes_AS_STRING(raw)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
     cdef Py_ssize_t at = 0
     cdef int32_t count
     cdef Field number, priority, attempts, created, execute_after, updated
     cdef Field slot, entrypoint, payload, headers
-    # The jobs of a batch have few entrypoints: the name of the one before is likely the next.
-    cdef str name = None
-    cdef const char* name_source = NULL
-    cdef Py_ssize_t name_length = -1
+    for name in ("created", "updated", "heartbeat", "execute_after"):
+        template[name] = _decode_time(0)
     while at < size:
         if size - at < 4:
             raise ValueError(f"a claim breaks off at byte {size}, at the start of a record")
@@ -143,7 +198,7 @@ def build_jobs(job_type, raw, owner):
         _read_fixed(source, size, &at, &execute_after, 8)
         _read_fixed(source, size, &at, &updated, 8)
         _read_field(source, size, &at, &slot)
-        if slot.length not in (-1, 8):
+        if slot.length != -1 and slot.length != 8:
             raise ValueError(f"a slot of a claim has length {slot.length}, not 8")
         _read_field(source, size, &at, &entrypoint)
         _read_field(source, size, &at, &payload)
@@ -153,8 +208,8 @@ def build_jobs(job_type, raw, owner):
             faults.append((job_id, "entrypoint is NULL"))
             continue
         if (
-            entrypoint.length != name_length
-            or memcmp(source + entrypoint.start, name_source, <size_t>name_length) != 0
+            entrypoint.length != last_entrypoint_length
+            or memcmp(source + entrypoint.start, last_entrypoint, <size_t>entrypoint.length) != 0
         ):
             try:
                 name = PyUnicode_DecodeUTF8(
@@ -163,67 +218,49 @@ def build_jobs(job_type, raw, owner):
             except UnicodeDecodeError:
                 faults.append((job_id, "entrypoint is no UTF-8"))
                 continue
-            name_source = source + entrypoint.start
-            name_length = entrypoint.length
+            PyDict_SetItem(template, "entrypoint", name)
+            last_entrypoint = source + entrypoint.start
+            last_entrypoint_length = entrypoint.length
+        small = read_int32(source + priority.start)
+        if small != last_priority:
+            PyDict_SetItem(template, "priority", PyLong_FromLong(small))
+            last_priority = small
+        small = read_int32(source + attempts.start)
+        if small != last_attempts:
+            PyDict_SetItem(template, "attempts", PyLong_FromLong(small))
+            last_attempts = small
+        moment = read_int64(source + created.start)
+        if moment != last_created:
+            PyDict_SetItem(template, "created", _decode_time(moment))
+            last_created = moment
+        moment = read_int64(source + execute_after.start)
+        if moment != last_execute_after:
+            PyDict_SetItem(template, "execute_after", _decode_time(moment))
+            last_execute_after = moment
+        moment = read_int64(source + updated.start)
+        if moment != last_updated:
+            time = _decode_time(moment)
+            PyDict_SetItem(template, "updated", time)
+            PyDict_SetItem(template, "heartbeat", time)
+            last_updated = moment
         fields = PyDict_Copy(template)
         PyDict_SetItem(fields, "id", job_id)
-        PyDict_SetItem(fields, "priority", PyLong_FromLong(read_int32(source + priority.start)))
-        PyDict_SetItem(fields, "entrypoint", name)
         if payload.length >= 0:
             PyDict_SetItem(
                 fields,
                 "payload",
                 PyBytes_FromStringAndSize(source + payload.start, payload.length),
             )
-        PyDict_SetItem(fields, "attempts", PyLong_FromLong(read_int32(source + attempts.start)))
         if slot.length == 8:
             PyDict_SetItem(fields, "slot", PyLong_FromLongLong(read_int64(source + slot.start)))
-        # A copy: a job that runs for long must not keep the whole claim in memory.
-        times = PyBytes_FromStringAndSize(
-            source + created.start, updated.start + updated.length - created.start
-        )
-        row = (
-            times,
-            None
-            if headers.length < 0
-            else PyBytes_FromStringAndSize(source + headers.start, headers.length),
-        )
+        if headers.length >= 0:
+            text = PyBytes_FromStringAndSize(source + headers.start, headers.length)
+            PyDict_SetItem(fields, "headers", parse_headers(job_id, text))
         job = _new(job_type)
-        PyObject_GenericSetDict(job, fields, NULL)
-        PyObject_GenericSetAttr(job, "_row", row)
+        # Past the model's own __setattr__, which validates.
+        PyObject_GenericSetAttr(job, "__dict__", fields)
         jobs.append(job)
     return jobs, faults
-
-
-cdef object _decode_time(int64_t microseconds):
-    try:
-        return _PG_EPOCH + timedelta(0, 0, PyLong_FromLongLong(microseconds))
-    except OverflowError:
-        return _MAX_TIME if microseconds > 0 else _MIN_TIME
-
-
-def decode_times(raw):
-    """Three ``timestamptz`` that are neighbours in a record, as UTC.
-
-    Infinity, and what lies outside the range of ``datetime``, becomes its first or last instant.
-
-    Args:
-        raw: Their values in binary, 8 bytes each, and between two of them the 8 bytes of the
-            field's oid and length.
-
-    Raises:
-        ValueError: *raw* is not 40 bytes long.
-    """
-    if type(raw) is not bytes:
-        raise TypeError(f"raw is {type(raw).__name__}, not bytes")
-    if PyBytes_GET_SIZE(raw) != 40:
-        raise ValueError(f"three timestamps of a record take 40 bytes, not {len(raw)}")
-    cdef const char* source = PyBytes_AS_STRING(raw)
-    return (
-        _decode_time(read_int64(source)),
-        _decode_time(read_int64(source + 16)),
-        _decode_time(read_int64(source + 32)),
-    )
 
 
 def decode_ids(raw):

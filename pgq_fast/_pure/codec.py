@@ -8,7 +8,7 @@ out as the server's ``array_recv`` and ``timestamptz_recv`` read them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import index
 from typing import Any, Final, NoReturn, TypeVar
@@ -26,14 +26,11 @@ MAX_FIELD: Final = 0x3FFFFFFF
 _PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_TIME: Final = datetime.max.replace(tzinfo=UTC)
 _MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
-_TIMES: Final = struct.Struct("!q8xq8xq")
 _INT32: Final = struct.Struct("!i")
 _INT64: Final = struct.Struct("!q")
 # The start of a record: the number of fields, and of each its oid, its length and its value.
 _FIXED: Final = struct.Struct("!i 4xiq 4xii 4xii 4xiq 4xiq 4xiq")
 _FIXED_LENGTHS: Final = (8, 4, 4, 8, 8, 8)
-# Where the three times are in it, see `decode_times`.
-_TIMES_START: Final = _FIXED.size - 40
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack("!ii", 0, 0)
 _COPY_TRAILER: Final = struct.pack("!h", -1)
 _QUEUED: Final = struct.pack("!i", 6) + b"queued"
@@ -65,26 +62,36 @@ def _refuse_record(raw: bytes, at: int) -> NoReturn:
     for expected in _FIXED_LENGTHS:
         at, length = _read_field(raw, at)
         if length != expected:
-            raise ValueError(
-                f"a field at byte {at} of a claim has length {length}, not {expected}"
-            )
+            raise ValueError(f"a field at byte {at} of a claim has length {length}, not {expected}")
         at += length
     raise AssertionError("nothing is wrong with the record")
 
 
+def _decode_time(microseconds: int) -> datetime:
+    """A ``timestamptz`` in UTC: microseconds since 2000."""
+    try:
+        return _PG_EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return _MAX_TIME if microseconds > 0 else _MIN_TIME
+
+
 def build_jobs(
-    job_type: type[JobT], raw: bytes, owner: UUID
+    job_type: type[JobT],
+    raw: bytes,
+    owner: UUID,
+    parse_headers: Callable[[int, bytes], dict[str, Any] | None],
 ) -> tuple[list[JobT], list[tuple[int, str]]]:
     """Make a job of each record of a claim.
 
     The format is that of the server's ``record_send``: the number of fields, and for each its oid,
-    its length or -1 for NULL, and its value in binary.
+    its length or -1 for NULL, and its value in binary. Times that ``datetime`` cannot hold become
+    the first or the last one that it can.
 
     Args:
-        job_type: The model; an instance gets its fields as ``__dict__``, and as ``_row`` what it
-            decodes itself: its times for ``decode_times``, and its headers as JSON or None.
+        job_type: The model; an instance gets its fields as ``__dict__``.
         raw: Any number of records with ``CLAIM_FIELDS`` fields, one behind the other.
         owner: The worker that claimed them.
+        parse_headers: Called with the id of a job and its headers as JSON; the dict, or None.
 
     Returns:
         The jobs in the order of the records, and for each record that is none its id and why.
@@ -101,6 +108,9 @@ def build_jobs(
     # The jobs of a batch have few entrypoints: the name of the one before is likely the next.
     name = ""
     name_bytes = b""
+    # They were claimed at one instant, and many were enqueued at one.
+    claimed_at = created_at = due_at = 0
+    claimed = enqueued = due = _decode_time(0)
     at = 0
     size = len(raw)
     while at < size:
@@ -115,22 +125,25 @@ def build_jobs(
             attempts_length,
             attempts,
             created_length,
-            _created,
+            created,
             due_length,
-            _execute_after,
+            execute_after,
             updated_length,
-            _updated,
+            updated,
         ) = _FIXED.unpack_from(raw, at)
-        if count != CLAIM_FIELDS or _FIXED_LENGTHS != (
-            id_length,
-            priority_length,
-            attempts_length,
-            created_length,
-            due_length,
-            updated_length,
+        if (
+            count != CLAIM_FIELDS
+            or (
+                id_length,
+                priority_length,
+                attempts_length,
+                created_length,
+                due_length,
+                updated_length,
+            )
+            != _FIXED_LENGTHS
         ):
             _refuse_record(raw, at)
-        times = raw[at + _TIMES_START : at + _FIXED.size]
         at += _FIXED.size
         at, length = _read_field(raw, at)
         slot = None
@@ -164,50 +177,35 @@ def build_jobs(
                 faults.append((job_id, "entrypoint is no UTF-8"))
                 continue
             name_bytes = entrypoint
+        if updated != claimed_at:
+            claimed_at, claimed = updated, _decode_time(updated)
+        if created != created_at:
+            created_at, enqueued = created, _decode_time(created)
+        if execute_after != due_at:
+            due_at, due = execute_after, _decode_time(execute_after)
         job = new(job_type)
         put(
             job,
             "__dict__",
+            # In the order of the model's fields, which dumps and repr follow.
             {
                 "id": job_id,
                 "priority": priority,
+                "created": enqueued,
+                "updated": claimed,
+                "heartbeat": claimed,
+                "execute_after": due,
                 "status": "picked",
                 "entrypoint": name,
                 "payload": payload,
                 "attempts": attempts,
                 "queue_manager_id": owner,
                 "slot": slot,
+                "headers": None if headers is None else parse_headers(job_id, headers),
             },
         )
-        put(job, "_row", (times, headers))
         jobs.append(job)
     return jobs, faults
-
-
-def _decode_time(microseconds: int) -> datetime:
-    try:
-        return _PG_EPOCH + timedelta(microseconds=microseconds)
-    except OverflowError:
-        return _MAX_TIME if microseconds > 0 else _MIN_TIME
-
-
-def decode_times(raw: bytes) -> tuple[datetime, datetime, datetime]:
-    """Three ``timestamptz`` that are neighbours in a record, as UTC.
-
-    Infinity, and what lies outside the range of ``datetime``, becomes its first or last instant.
-
-    Args:
-        raw: Their values in binary, 8 bytes each, and between two of them the 8 bytes of the
-            field's oid and length.
-
-    Raises:
-        ValueError: *raw* is not 40 bytes long.
-    """
-    _require_type("raw", raw, bytes)
-    if len(raw) != _TIMES.size:
-        raise ValueError(f"three timestamps of a record take 40 bytes, not {len(raw)}")
-    first, second, third = _TIMES.unpack(raw)
-    return _decode_time(first), _decode_time(second), _decode_time(third)
 
 
 def decode_ids(raw: bytes) -> list[int]:

@@ -25,8 +25,8 @@ DEQUEUE_BYTES: Final = 512 * 2**20
 """The most of one ``dequeue``: its answer is one value, for which PostgreSQL allows 1 GB."""
 
 SLOW_SCAN: Final = 0.05
-"""Seconds that a claim takes which had to pass over many jobs that are not due yet: the ordered scan
-of a full batch takes a tenth of that."""
+"""Seconds that a claim takes which had to pass over many jobs that are not due yet: the ordered
+scan of a full batch takes a tenth of that."""
 
 UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK_DETECTED: Final = "40P01"
@@ -113,7 +113,7 @@ def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
     if raw is None:
         return Claim([])
     try:
-        jobs, faults = codec.build_jobs(models.Job, bytes(raw), owner)
+        jobs, faults = codec.build_jobs(models.Job, bytes(raw), owner, models.parse_headers)
     except ValueError as error:
         raise MalformedRowError(
             f"the answer to a claim cannot be read: {error}; see whether the driver returns bytea "

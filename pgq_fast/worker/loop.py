@@ -6,9 +6,10 @@ States of a job that this worker has claimed:
        |          |
        +----------+--> released (given back, as it was before the claim)
 
-Started jobs are in ``manager.job_context``, see :mod:`~pgq_fast.worker.dispatch`; ended ones that the server may not know of are with
-the :class:`~pgq_fast.worker.acks.Acknowledger`; what is in neither and still picked by this worker
-on the server is released when the run ends, or after a claim whose answer got lost.
+Started jobs are in ``manager.job_context``, see :mod:`~pgq_fast.worker.dispatch`; ended ones that
+the server may not know of are with the :class:`~pgq_fast.worker.acks.Acknowledger`; what is in
+neither and still picked by this worker on the server is released when the run ends, or after a
+claim whose answer got lost.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ DISPATCH_SLICE: Final = 0.005
 """Seconds that jobs are started in a row before timers and other tasks get their turn."""
 
 CLAIM_AHEAD_FROM: Final = 50
-"""Size of a batch from which the next claim is under way while a batch is started. Starting a smaller
-one takes less than the claim's turn on the loop."""
+"""Size of a batch from which the next claim is under way while a batch is started. Starting a
+smaller one takes less than the claim's turn on the loop."""
 
 LISTENER_CHECK: Final = timedelta(seconds=10)
 """Between two looks at whether notifications arrive, and how long one may take."""
@@ -363,9 +364,7 @@ class Worker:
                 continue
             if self.stopping and self.layout.can_release:
                 return
-            position = await self.dispatcher.start(
-                jobs, position, last_beat, now + DISPATCH_SLICE
-            )
+            position = await self.dispatcher.start(jobs, position, last_beat, now + DISPATCH_SLICE)
             if position < len(jobs):
                 await asyncio.sleep(0)
         self.pace.started(

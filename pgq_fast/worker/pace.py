@@ -23,7 +23,7 @@ BYTES_IN_FLIGHT: Final = 256 * 2**20
 
 HELD_WORK: Final = timedelta(milliseconds=100)
 """What a worker holds of jobs that it has claimed but not started, in time that it takes to start
-them: enough to bridge a claim's round trip many times, little enough to leave the rest to others."""
+them: enough to bridge the round trip of a claim many times, and the rest is left to others."""
 
 HELD_BATCHES: Final = 2
 """One that is being started, and one that is claimed meanwhile."""

@@ -14,6 +14,7 @@ pending.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -39,6 +40,7 @@ class _Steps:
 
     def __await__(self) -> Generator[Any, Any, None]:
         run, handler = self._context.run, self._handler
+        step: Callable[[Any], Any]
         try:
             awaited = run(handler.send, None)
         except StopIteration:
@@ -85,6 +87,7 @@ class ReusedTasks(Generic[T]):
         self._next: Callable[[], tuple[T, Handler] | None] = _no_more
         self._context = contextvars.copy_context()
         self._done: asyncio.Future[None] | None = None
+        self._closing = False
 
     async def run_all(self, next_handler: Callable[[], tuple[T, Handler] | None]) -> None:
         """Start the handlers that *next_handler* returns, until it returns None.
@@ -103,6 +106,8 @@ class ReusedTasks(Generic[T]):
 
     async def close(self) -> None:
         """End the idle tasks. No handler may be running."""
+        # For those that are just taking a cancellation that was not this one.
+        self._closing = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -126,7 +131,7 @@ class ReusedTasks(Generic[T]):
         while True:
             if await self._lead_on(me) and self._done is not None and not self._done.done():
                 self._done.set_result(None)
-            if len(self._idle) >= IDLE_TASKS:
+            if self._closing or len(self._idle) >= IDLE_TASKS:
                 return
             turn = self._loop.create_future()
             self._idle.append(turn)
@@ -161,8 +166,6 @@ class ReusedTasks(Generic[T]):
     @staticmethod
     async def _absorb(me: asyncio.Task[None]) -> None:
         """Take a cancellation that the handler left behind, delivered or not."""
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            pass
         me.uncancel()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,22 +25,14 @@ from kernels.twins import (
     names,
     record,
     scalars,
-    times,
 )
+from pgq_fast.models import Job
 
 pytestmark = pytest.mark.impl_agnostic
 
 OWNER = uuid.UUID(int=5)
-ALL_FIELDS = [
-    "id",
-    "priority",
-    "status",
-    "entrypoint",
-    "payload",
-    "attempts",
-    "queue_manager_id",
-    "slot",
-]
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+ALL_FIELDS = list(Job.model_fields)
 
 good_columns = st.fixed_dictionaries(
     {
@@ -58,10 +51,23 @@ good_columns = st.fixed_dictionaries(
 bad_names = st.none() | st.sampled_from([b"\xff", b"\xed\xa0\x80", b"a\xc3"])
 
 
+def pass_on(job_id: int, text: bytes) -> Any:
+    """In place of what parses headers: shows what it was called with."""
+    return (job_id, text)
+
+
 def built(twin: Twin, raw: Any) -> Any:
-    """Jobs and faults, jobs as their fields and what they keep to decode later."""
-    jobs, faults = twin.codec.build_jobs(Bare, raw, OWNER)
-    return [(dict(vars(job)), job._row) for job in jobs], faults
+    """The fields of the jobs, and the faults."""
+    jobs, faults = twin.codec.build_jobs(Bare, raw, OWNER, pass_on)
+    return [dict(vars(job)) for job in jobs], faults
+
+
+def moment(microseconds: int) -> datetime:
+    """A ``timestamptz``; what ``datetime`` does not hold becomes the nearest that it does."""
+    try:
+        return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return (datetime.max if microseconds > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 def explained(twin: Twin, raw: Any) -> Any:
@@ -78,16 +84,19 @@ def test_records_become_jobs_in_their_order(batch: list[dict[str, Any]]) -> None
     for twin in TWINS:
         jobs, faults = built(twin, raw)
         assert faults == []
-        for (found, kept), columns in zip(jobs, batch, strict=True):
+        for found, columns in zip(jobs, batch, strict=True):
             assert list(found) == ALL_FIELDS
             assert found["queue_manager_id"] is OWNER
             assert found["status"] == "picked"
             for name in ("id", "priority", "attempts", "slot", "entrypoint", "payload"):
                 assert found[name] == columns[name]
-            assert kept == (
-                times(columns["created"], columns["execute_after"], columns["updated"]),
-                columns["headers"],
-            )
+                assert type(found[name]) is type(columns[name])
+            for name in ("created", "execute_after", "updated"):
+                assert found[name] == moment(columns[name])
+                assert found[name].tzinfo is UTC
+            assert found["heartbeat"] == found["updated"]
+            text = columns["headers"]
+            assert found["headers"] == (None if text is None else (columns["id"], text))
 
 
 @given(st.lists(st.tuples(good_columns, st.booleans(), bad_names), max_size=8))
@@ -101,7 +110,7 @@ def test_one_bad_record_costs_no_other(batch: list[tuple[dict[str, Any], bool, A
         assert [job_id for job_id, _ in faults] == [
             columns["id"] for columns, spoilt, _ in batch if spoilt
         ]
-        assert [found["id"] for found, _ in jobs] == [
+        assert [found["id"] for found in jobs] == [
             columns["id"] for columns, spoilt, _ in batch if not spoilt
         ]
         assert {reason for _, reason in faults} <= {"entrypoint is NULL", "entrypoint is no UTF-8"}
@@ -150,13 +159,13 @@ def test_any_bytes(raw: bytes) -> None:
 def test_no_bytes(raw: Any) -> None:
     for twin in TWINS:
         with pytest.raises(TypeError, match="raw is"):
-            twin.codec.build_jobs(Bare, raw, OWNER)
+            twin.codec.build_jobs(Bare, raw, OWNER, pass_on)
 
 
 def test_what_is_wrong_with_a_claim(twin: Twin) -> None:
     def refused(raw: bytes) -> str:
         with pytest.raises(ValueError, match="claim") as caught:
-            twin.codec.build_jobs(Bare, raw, OWNER)
+            twin.codec.build_jobs(Bare, raw, OWNER, pass_on)
         return str(caught.value)
 
     def changed(place: int, new: bytes) -> bytes:
@@ -175,38 +184,59 @@ def test_what_is_wrong_with_a_claim(twin: Twin) -> None:
     )
 
 
-def test_what_a_job_keeps_does_not_keep_the_claim(twin: Twin) -> None:
-    raw = record(payload=b"p" * 1000, headers=b"{}")
-    (job,), _ = twin.codec.build_jobs(Bare, raw, OWNER)
-    times_kept, headers_kept = job._row
-    assert type(times_kept) is type(headers_kept) is type(vars(job)["payload"]) is bytes
-    assert len(times_kept) == 40
+def test_what_a_job_holds_does_not_hold_the_claim(twin: Twin) -> None:
+    (job,), _ = twin.codec.build_jobs(Bare, record(payload=b"p" * 1000), OWNER, pass_on)
+    assert type(vars(job)["payload"]) is bytes
+    assert gc.get_referents(vars(job)["payload"]) == []
 
 
-@given(int64s, int64s, int64s)
-def test_any_times(first: int, second: int, third: int) -> None:
-    kind, value = agreed("codec", "decode_times", times(first, second, third))
-    assert kind == "returned"
-    assert all(moment.tzinfo is not None for moment in value)
+def test_headers_that_fail_to_be_parsed(twin: Twin) -> None:
+    def fail(job_id: int, text: bytes) -> Any:
+        raise LookupError(job_id)
+
+    with pytest.raises(LookupError, match="9"):
+        twin.codec.build_jobs(Bare, record() + record(id=9, headers=b"{}"), OWNER, fail)
 
 
-def test_times_of_the_epoch_and_beyond_what_datetime_holds(twin: Twin) -> None:
+@given(st.lists(st.sampled_from([0, 1, -1, 10**15, -(2**63) + 1]) | int64s, max_size=5))
+def test_any_times(moments: list[int]) -> None:
+    raw = b"".join(record(created=at, execute_after=~at, updated=at // 2) for at in moments)
+    jobs, _ = agreed_on(raw)
+    assert [job["created"] for job in jobs] == [moment(at) for at in moments]
+    assert [job["execute_after"] for job in jobs] == [moment(~at) for at in moments]
+    assert [job["updated"] for job in jobs] == [moment(at // 2) for at in moments]
+
+
+@pytest.mark.parametrize("year", [1, 4, 100, 400, 1600, 1999, 2000, 2001, 2004, 2100, 9999])
+def test_the_days_around_each_end_of_a_month(twin: Twin, year: int) -> None:
+    firsts = [datetime(year, month, 1, tzinfo=UTC) for month in range(1, 13)]
+    days = [first + timedelta(days=step) for first in firsts for step in (0, 27, 28, 29)]
+    expected = [day + timedelta(hours=23, minutes=59, seconds=58, microseconds=7) for day in days]
+    raw = b"".join(record(created=(day - EPOCH) // timedelta(microseconds=1)) for day in expected)
+    jobs, _ = twin.codec.build_jobs(Bare, raw, OWNER, pass_on)
+    assert [vars(job)["created"] for job in jobs] == expected
+
+
+def test_times_at_the_ends_of_what_datetime_holds(twin: Twin) -> None:
     last, first = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
-    decode = twin.codec.decode_times
-    assert decode(times(0, 1, -1)) == (
-        datetime(2000, 1, 1, tzinfo=UTC),
-        datetime(2000, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
-        datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
-    )
+    ends = [(end - EPOCH) // timedelta(microseconds=1) for end in (last, first)]
     # "infinity" and "-infinity" are the ends of int64.
-    assert decode(times(2**63 - 1, -(2**63), 0))[:2] == (last, first)
-    in_range = int((last - datetime(2000, 1, 1, tzinfo=UTC)).total_seconds() * 10**6)
-    assert decode(times(in_range, in_range * 2, 0))[1] == last
+    for at, expected in (
+        (ends[0], last),
+        (ends[0] + 1, last),
+        (2**63 - 1, last),
+        (ends[1], first),
+        (ends[1] - 1, first),
+        (-(2**63), first),
+        (ends[0] - 1, last - timedelta(microseconds=1)),
+        (ends[1] + 1, first + timedelta(microseconds=1)),
+    ):
+        (job,), _ = twin.codec.build_jobs(Bare, record(created=at), OWNER, pass_on)
+        assert vars(job)["created"] == expected
 
 
-@given(st.binary(min_size=38, max_size=42) | st.binary(max_size=80) | scalars)
-def test_any_value_as_times_or_ids(raw: Any) -> None:
-    agreed("codec", "decode_times", raw)
+@given(st.binary(max_size=80) | scalars)
+def test_any_value_as_ids(raw: Any) -> None:
     kind, value = agreed("codec", "decode_ids", raw)
     assert (kind, value) != ("returned", None)
 
@@ -218,10 +248,6 @@ def test_ids(ids: list[int]) -> None:
 
 
 def test_lengths_are_refused(twin: Twin) -> None:
-    with pytest.raises(ValueError, match="40 bytes"):
-        twin.codec.decode_times(b"\0" * 39)
-    with pytest.raises(ValueError, match="40 bytes"):
-        twin.codec.decode_times(b"\0" * 41)
     with pytest.raises(ValueError, match="multiple"):
         twin.codec.decode_ids(b"\0" * 9)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from kernels.twins import COLUMNS, int64s, names, record
 from pgq_fast._impl import codec
-from pgq_fast.models import Job
+from pgq_fast.models import Job, parse_headers
 
 OWNER = uuid.UUID(int=5)
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -36,7 +36,7 @@ json_objects = st.dictionaries(
 
 
 def claimed(**columns: Any) -> Job:
-    jobs, faults = codec.build_jobs(Job, record(**columns), OWNER)
+    jobs, faults = codec.build_jobs(Job, record(**columns), OWNER, parse_headers)
     assert faults == []
     return jobs[0]
 
@@ -111,14 +111,6 @@ def test_complete_whichever_way_it_is_looked_at(way: str, values: dict[str, Any]
     assert repr(job) == repr(expected)
     assert str(job) == str(expected)
     assert list(vars(job).keys() ^ vars(expected).keys()) == []
-
-
-@pytest.mark.parametrize("late", ["created", "updated", "heartbeat", "execute_after", "headers"])
-def test_late_fields_one_by_one(late: str) -> None:
-    job, expected = claimed(**SAMPLE), validated(**SAMPLE)
-    for _ in range(2):
-        assert getattr(job, late) == getattr(expected, late)
-    assert job == expected
 
 
 def test_fields_set_of_a_claimed_job() -> None:
@@ -209,10 +201,9 @@ def test_malformed_headers_are_none_and_reported_without_their_text(
         job = claimed(headers=MALFORMED[kind])
         assert job.headers is None
         assert job.model_dump()["headers"] is None
-        assert claimed(headers=MALFORMED[kind]).model_dump()["headers"] is None
     reports = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(reports) == 2
-    assert all("Job 7" in record.getMessage() for record in reports)
+    assert len(reports) == 1
+    assert "Job 7" in reports[0].getMessage()
     assert SECRET not in caplog.text
 
 

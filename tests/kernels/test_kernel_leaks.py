@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kernels.twins import Bare, Twin, record, times
-from pgq_fast.models import Job
+from kernels.twins import Bare, Twin, record
+from pgq_fast.models import Job, parse_headers
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -33,13 +33,12 @@ def batch(twin: Twin) -> None:
     bad = [record(entrypoint=None), *[record(entrypoint=b"\xff", slot=10**9)] * 4]
     raw = b"".join([*good, *bad])
     for model in (Bare, Job):
-        jobs, faults = codec.build_jobs(model, raw, OWNER)
+        jobs, faults = codec.build_jobs(model, raw, OWNER, parse_headers)
         assert (len(jobs), len(faults)) == (50, 5)
     for job in jobs:
         assert job.headers == {}
         assert job.created
     codec.outcome_columns([(job, "exception", "{}") for job in jobs])
-    codec.decode_times(times())
     codec.decode_ids(RAW_IDS)
     codec.encode_int8_array(IDS)
     names = [f"name {number}" for number in range(50)]
@@ -47,9 +46,8 @@ def batch(twin: Twin) -> None:
     codec.encode_copy_jobs(RAW_IDS, [1] * 50, names, payloads, [b"{}"] * 50, IDS)
     codec.encode_copy_log(RAW_IDS, [1] * 50, names)
     failing: list[Callable[[], Any]] = [
-        lambda: codec.build_jobs(Job, raw[:-1], OWNER),
-        lambda: codec.build_jobs(Job, bytearray(raw), OWNER),
-        lambda: codec.decode_times(b""),
+        lambda: codec.build_jobs(Job, raw[:-1], OWNER, parse_headers),
+        lambda: codec.build_jobs(Job, bytearray(raw), OWNER, parse_headers),
         lambda: codec.decode_ids(b"x"),
         lambda: codec.encode_int8_array([*IDS, 2**64]),
         lambda: codec.encode_int8_array([*IDS, "x"]),
@@ -115,9 +113,9 @@ def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:
         return [sys.getrefcount(value) for value in watched]
 
     def run() -> None:
-        jobs, _ = twin.codec.build_jobs(Bare, raw, OWNER)
+        jobs, _ = twin.codec.build_jobs(Bare, raw, OWNER, parse_headers)
         with pytest.raises(ValueError, match="breaks off"):
-            twin.codec.build_jobs(Bare, raw[:-1], OWNER)
+            twin.codec.build_jobs(Bare, raw[:-1], OWNER, parse_headers)
         twin.codec.outcome_columns([(job, text, text) for job in jobs])
         twin.codec.encode_int8_array([marker] * 5)
         twin.codec.encode_copy_jobs(bytes(8), [1], [text], [data], [headers], [marker])

@@ -43,9 +43,7 @@ TWINS = _load()
 class Bare:
     """Takes the place of the model where a test is about the kernel alone."""
 
-    __slots__ = ("__dict__", "_row")
-
-    _row: Any
+    __slots__ = ("__dict__",)
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> tuple[str, Any]:
@@ -64,12 +62,6 @@ def agreed(kernel: str, function: str, *args: Any) -> tuple[str, Any]:
     expected = outcomes["python"]
     assert all(result == expected for result in outcomes.values()), outcomes
     return expected
-
-
-def times(created: int = 0, execute_after: int = 0, updated: int = 0) -> bytes:
-    """Three ``timestamptz`` as a record has them: microseconds since 2000, oid and length between."""
-    between = struct.pack("!Ii", 1184, 8)
-    return between.join(struct.pack("!q", moment) for moment in (created, execute_after, updated))
 
 
 def field(oid: int, value: bytes | None) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn, get_args
 
 from pydantic_core import to_json
 
+from pgq_fast._impl import codec
 from pgq_fast.errors import InvalidJobError
 from pgq_fast.models import utc_now
 from pgq_fast.tracing import TracingProtocol
@@ -159,10 +160,14 @@ def normalize(
     keyed = False
     if keys is not None:
         checked_keys, keyed = _keys(keys)
+    if not codec.plain_columns(entrypoints, payloads, priorities):
+        entrypoints = _entrypoints(entrypoints)
+        payloads = _payloads(payloads)
+        priorities = _priorities(priorities)
     return EnqueueBatch(
-        entrypoint=_entrypoints(entrypoints),
-        payload=_payloads(payloads),
-        priority=_priorities(priorities),
+        entrypoint=entrypoints,
+        payload=payloads,
+        priority=priorities,
         execute_after=checked_delays,
         dedupe_key=checked_keys,
         headers=[None] * count if extras is None else _mappings(extras),
@@ -234,13 +239,18 @@ def trace_headers(batch: EnqueueBatch, tracer: TracingProtocol) -> EnqueueBatch:
     return dataclasses.replace(batch, headers=headers)
 
 
+def has_headers(headers: Sequence[Mapping[str, object] | None]) -> bool:
+    """Whether a job has any; an empty dict is some, as it is stored."""
+    return headers.count(None) != len(headers)
+
+
 def encode_headers(headers: Sequence[Mapping[str, object] | None]) -> list[bytes | None]:
     """JSON text of each of *headers*; None, which is stored as NULL, stays None.
 
     Raises:
         InvalidJobError: A value has no JSON form that ``jsonb`` accepts.
     """
-    if not any(header is not None for header in headers):
+    if not has_headers(headers):
         return [None] * len(headers)
     return [
         None if header is None else _encode_header(position, header)

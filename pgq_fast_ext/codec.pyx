@@ -17,7 +17,7 @@ from cpython.datetime cimport datetime_new, import_datetime
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject_GenericSetAttr
-from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -538,3 +538,34 @@ def encode_copy_log(
         out.size += 36 + name.length
     out.put_int16(-1)
     return out.finish()
+
+
+def plain_columns(
+    list entrypoints not None, list payloads not None, list priorities not None
+):
+    """Whether jobs can be sent as they are: one look at most batches, instead of one a rule.
+
+    True where entrypoints are ``str`` that PostgreSQL can store, payloads ``bytes`` or None and
+    priorities ``int`` of 32 bits, subclasses of these not included. False says no more than that
+    something needs a closer look.
+    """
+    cdef _Name name = _Name()
+    cdef int64_t number
+    cdef int overflow = 0
+    try:
+        for entrypoint in entrypoints:
+            if not PyUnicode_CheckExact(entrypoint):
+                return False
+            name.take(entrypoint, 0)
+    except ValueError:
+        return False
+    for payload in payloads:
+        if payload is not None and not PyBytes_CheckExact(payload):
+            return False
+    for priority in priorities:
+        if not PyLong_CheckExact(priority):
+            return False
+        number = PyLong_AsLongLongAndOverflow(priority, &overflow)
+        if overflow or number < -0x80000000LL or number > 0x7FFFFFFFLL:
+            return False
+    return True

@@ -20,7 +20,7 @@ from pgq_fast.drivers.base import (
     Transaction,
     rows_of_sync,
 )
-from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers, only_job
+from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers, has_headers, only_job
 from pgq_fast.errors import JobsDroppedError
 from pgq_fast.layouts.compat import Statement
 from pgq_fast.settings import DBSettings
@@ -198,7 +198,7 @@ def insertion(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
             single_statement(settings, only_job(batch), on_conflict),
             lambda rows: [rows[0][0] if rows else None],
         )
-    extras = batch.deferred or any(header is not None for header in batch.headers)
+    extras = batch.deferred or has_headers(batch.headers)
     return Insertion(
         plain_statement(
             settings,

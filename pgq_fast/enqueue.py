@@ -11,10 +11,11 @@ import json
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, NamedTuple, NoReturn, get_args
 
 from pydantic_core import to_json
 
+from pgq_fast._impl import codec
 from pgq_fast.errors import InvalidJobError
 from pgq_fast.models import utc_now
 from pgq_fast.tracing import TracingProtocol
@@ -62,6 +63,60 @@ class EnqueueBatch:
         return len(self.entrypoint)
 
 
+class SingleJob(NamedTuple):
+    """One job as the parameters of a statement; the promises are those of a batch.
+
+    Attributes:
+        entrypoint: Name of the handler.
+        payload: The job's data.
+        priority: Higher runs first.
+        execute_after: Delay from now.
+        dedupe_key: As in :class:`EnqueueBatch`.
+        headers: JSON text.
+    """
+
+    entrypoint: str
+    payload: bytes | None
+    priority: int
+    execute_after: timedelta = NOW
+    dedupe_key: str | None = None
+    headers: str | None = None
+
+
+def plain_job(entrypoint: object, payload: object, priority: object) -> SingleJob | None:
+    """The job of these arguments where they need no more than a look, as most do.
+
+    None for anything else, be it a list or a mistake: :func:`normalize` tells.
+    """
+    if (
+        type(entrypoint) is str
+        and entrypoint.isascii()
+        and "\0" not in entrypoint
+        and (payload is None or type(payload) is bytes)
+        and type(priority) is int
+        and PRIORITY_MIN <= priority <= PRIORITY_MAX
+    ):
+        return SingleJob(entrypoint, payload, priority)
+    return None
+
+
+def only_job(batch: EnqueueBatch) -> SingleJob:
+    """The one job of *batch*.
+
+    Raises:
+        InvalidJobError: Its headers have no JSON form that ``jsonb`` accepts.
+    """
+    (headers,) = encode_headers(batch.headers)
+    return SingleJob(
+        batch.entrypoint[0],
+        batch.payload[0],
+        batch.priority[0],
+        batch.execute_after[0],
+        batch.dedupe_key[0],
+        None if headers is None else headers.decode(),
+    )
+
+
 def normalize(
     entrypoint: str | Sequence[str],
     payload: bytes | Sequence[bytes | None] | None,
@@ -83,9 +138,9 @@ def normalize(
     count = len(entrypoints)
     payloads = _column(payload)
     priorities = _column(priority)
-    delays = [None] * count if execute_after is None else _column(execute_after)
-    keys = [None] * count if dedupe_key is None else _column(dedupe_key)
-    extras = [None] * count if headers is None else _column(headers)
+    delays = None if execute_after is None else _column(execute_after)
+    keys = None if dedupe_key is None else _column(dedupe_key)
+    extras = None if headers is None else _column(headers)
     for parameter, column in (
         ("payload", payloads),
         ("priority", priorities),
@@ -93,24 +148,43 @@ def normalize(
         ("dedupe_key", keys),
         ("headers", extras),
     ):
-        if len(column) != count:
+        if column is not None and len(column) != count:
             raise InvalidJobError(
                 f"{parameter} has {len(column)} value(s) for {count} entrypoint(s): pass one "
                 "value a job"
             )
 
-    checked_delays, deferred = _delays(delays)
-    checked_keys, keyed = _keys(keys)
+    # What was left out needs no look at each job.
+    checked_delays, deferred = ([NOW] * count, False) if delays is None else _delays(delays)
+    checked_keys: list[str | None] = [None] * count
+    keyed = False
+    if keys is not None:
+        checked_keys, keyed = _keys(keys)
+    if not codec.plain_columns(entrypoints, payloads, priorities):
+        entrypoints = _entrypoints(entrypoints)
+        payloads = _payloads(payloads)
+        priorities = _priorities(priorities)
     return EnqueueBatch(
-        entrypoint=_entrypoints(entrypoints),
-        payload=_payloads(payloads),
-        priority=_priorities(priorities),
+        entrypoint=entrypoints,
+        payload=payloads,
+        priority=priorities,
         execute_after=checked_delays,
         dedupe_key=checked_keys,
-        headers=_mappings(extras),
+        headers=[None] * count if extras is None else _mappings(extras),
         deferred=deferred,
         keyed=keyed,
     )
+
+
+def check_conflict_mode(on_conflict: object) -> None:
+    """Refuse a mode that does not exist.
+
+    Raises:
+        ValueError: *on_conflict* is none of the known modes.
+    """
+    if on_conflict not in _CONFLICT_MODES:
+        known = ", ".join(repr(mode) for mode in get_args(OnConflict))
+        raise ValueError(f"on_conflict={on_conflict!r} is not known: pass one of {known}")
 
 
 def check_on_conflict(on_conflict: object, batch: EnqueueBatch) -> None:
@@ -120,9 +194,7 @@ def check_on_conflict(on_conflict: object, batch: EnqueueBatch) -> None:
         ValueError: *on_conflict* is none of the known modes.
         InvalidJobError: See :func:`reject_repeated_dedupe_keys`.
     """
-    if on_conflict not in _CONFLICT_MODES:
-        known = ", ".join(repr(mode) for mode in get_args(OnConflict))
-        raise ValueError(f"on_conflict={on_conflict!r} is not known: pass one of {known}")
+    check_conflict_mode(on_conflict)
     if on_conflict == "update_priority":
         reject_repeated_dedupe_keys(batch)
 
@@ -167,13 +239,18 @@ def trace_headers(batch: EnqueueBatch, tracer: TracingProtocol) -> EnqueueBatch:
     return dataclasses.replace(batch, headers=headers)
 
 
+def has_headers(headers: Sequence[Mapping[str, object] | None]) -> bool:
+    """Whether a job has any; an empty dict is some, as it is stored."""
+    return headers.count(None) != len(headers)
+
+
 def encode_headers(headers: Sequence[Mapping[str, object] | None]) -> list[bytes | None]:
     """JSON text of each of *headers*; None, which is stored as NULL, stays None.
 
     Raises:
         InvalidJobError: A value has no JSON form that ``jsonb`` accepts.
     """
-    if not any(header is not None for header in headers):
+    if not has_headers(headers):
         return [None] * len(headers)
     return [
         None if header is None else _encode_header(position, header)

@@ -58,6 +58,21 @@ def retry_request(exc: BaseException) -> RetryRequested | None:
     return longest
 
 
+class JobsDroppedError(PgqException, RuntimeError):
+    """The server stored fewer jobs than it was given.
+
+    Args:
+        given: Jobs that were sent.
+        stored: Jobs that were stored, and stay so.
+    """
+
+    def __init__(self, given: int, stored: int) -> None:
+        super().__init__(
+            f"the server was given {given} jobs and stored {stored} of them: a trigger or a rule "
+            "on the queue table drops rows; have it raise an error instead"
+        )
+
+
 class DuplicateJobError(PgqException):
     """A queued or running job already holds one of the dedupe keys.
 

@@ -6,8 +6,8 @@ Each method is one statement, or hands over to the layout and the schema modules
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
@@ -26,6 +26,7 @@ from pgq_fast.enqueue import EnqueueBatch
 from pgq_fast.errors import DuplicateJobError
 from pgq_fast.layouts import compat, compat_enqueue
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
+from pgq_fast.layouts.compat_producer import Producer, producer_for
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.schema import manage
@@ -48,16 +49,6 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 def is_unique_violation(exc: Exception) -> bool:
     """Whether *exc*, of whatever driver, is PostgreSQL's ``unique_violation``."""
     return sqlstate_of(exc) == compat.UNIQUE_VIOLATION
-
-
-@contextmanager
-def _duplicates_named(batch: EnqueueBatch) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error):
-            raise DuplicateJobError(batch.dedupe_key) from error
-        raise
 
 
 def _batch(
@@ -117,6 +108,10 @@ class Queries:
     qbs: QuerySchedulerBuilder = dataclasses.field(default_factory=QuerySchedulerBuilder)
     tracer: TracingProtocol | None = None
 
+    _made: tuple[Driver, DBSettings, Producer] | None = dataclasses.field(
+        default=None, init=False, repr=False, compare=False
+    )
+
     @classmethod
     def from_asyncpg_connection(cls, connection: asyncpg.Connection) -> Queries:
         """On an asyncpg connection, which stays the caller's."""
@@ -147,6 +142,13 @@ class Queries:
             if getattr(type(self), name) is not getattr(Queries, name):
                 return None
         return compat.CompatLayout(self.driver, self.qbq.settings)
+
+    def _producer(self) -> Producer:
+        """The producer for the driver and the settings of now."""
+        made, settings = self._made, self.qbq.settings
+        if made is None or made[0] is not self.driver or made[1] is not settings:
+            made = self._made = (self.driver, settings, producer_for(self.driver, settings))
+        return made[2]
 
     async def _models(
         self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
@@ -367,6 +369,11 @@ class Queries:
         All of them or, where an error is raised, none. On a connection with an open transaction
         they become visible when the caller commits.
 
+        Single jobs that are enqueued at the same time, outside of a transaction and without dedupe
+        keys, go to the server in one statement. Each caller still gets the outcome of its own job,
+        after the commit. One that is cancelled while it waits for the statement before takes its
+        job along.
+
         Args:
             entrypoint: Which handler runs it.
             payload: Anything; the handler gets these bytes.
@@ -384,18 +391,29 @@ class Queries:
             InvalidJobError: An argument cannot be a job's; nothing was sent.
             DuplicateJobError: A dedupe key is taken, under ``raise``.
         """
-        batch = _batch(
-            entrypoint,
-            payload,
-            priority,
-            execute_after,
-            dedupe_key,
-            headers,
-            on_conflict,
-            self.tracer,
-        )
-        with _duplicates_named(batch):
-            return await compat_enqueue.enqueue(self.driver, self.qbq.settings, batch, on_conflict)
+        keys: list[str | None] = [None]
+        try:
+            if execute_after is None and dedupe_key is None and headers is None:
+                job = enqueueing.plain_job(entrypoint, payload, priority)
+                if job is not None and (self.tracer or tracing.TRACER.tracer) is None:
+                    enqueueing.check_conflict_mode(on_conflict)
+                    return [await self._producer().enqueue_single(job)]
+            batch = _batch(
+                entrypoint,
+                payload,
+                priority,
+                execute_after,
+                dedupe_key,
+                headers,
+                on_conflict,
+                self.tracer,
+            )
+            keys = batch.dedupe_key
+            return await self._producer().enqueue(batch, on_conflict)
+        except Exception as error:
+            if is_unique_violation(error):
+                raise DuplicateJobError(keys) from error
+            raise
 
     async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """1 if a job of *entrypoints* is queued, deferred or not; else 0."""
@@ -796,8 +814,12 @@ class SyncQueries:
             on_conflict,
             self.tracer,
         )
-        with _duplicates_named(batch):
+        try:
             return compat_enqueue.enqueue_sync(self.driver, self.qbq.settings, batch, on_conflict)
+        except Exception as error:
+            if is_unique_violation(error):
+                raise DuplicateJobError(batch.dedupe_key) from error
+            raise
 
     def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""

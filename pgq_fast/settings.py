@@ -193,6 +193,11 @@ class DBSettings(BaseSettings):
             }
         )
 
+    @functools.cached_property
+    def statements(self) -> dict[tuple[str, tuple[str, ...]], str]:
+        """SQL text for these names by file and flags, as far as it was needed; see ``sql``."""
+        return {}
+
     @property
     def schema_expr(self) -> str:
         """SQL for the schema's name in catalog queries.

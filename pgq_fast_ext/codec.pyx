@@ -5,16 +5,28 @@ is that of the PostgreSQL documentation, page COPY, "Binary Format"; arrays and 
 out as the server's ``array_recv`` and ``timestamptz_recv`` read them.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+cimport cython
+from cpython.buffer cimport PyObject_CheckBuffer
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from cpython.datetime cimport datetime_new, import_datetime
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
+from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject_GenericSetAttr
-from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memchr, memcmp
+from cpython.unicode cimport (
+    PyUnicode_Check,
+    PyUnicode_CheckExact,
+    PyUnicode_DecodeASCII,
+    PyUnicode_DecodeUTF8,
+)
+from libc.stdint cimport int16_t, int32_t, int64_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
 
-from pgq_fast_ext.wire cimport Writer, read_int32, read_int64
+from pgq_fast_ext.wire cimport Writer, read_int32, read_int64, store_int16, store_int32
 
 from datetime import datetime, timezone
 from operator import index
@@ -25,6 +37,7 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     object PyLong_FromLong(long)
     object PyLong_FromLongLong(long long)
+    long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
 
 
 # Fields of a record that a claim returns, in order: id, priority, attempts, created, execute_after,
@@ -383,69 +396,92 @@ def outcome_columns(outcomes):
     return ids, statuses, records
 
 
-cdef int _put_int32_field(Writer out, object value, Py_ssize_t position, str what) except -1:
-    cdef int64_t number
-    try:
-        number = index(value)
-    except OverflowError:
-        raise ValueError(f"job {position}: {what} {value} does not fit 32 bits") from None
-    if number < -0x80000000LL or number > 0x7FFFFFFFLL:
+cdef int32_t _int32_of(object value, Py_ssize_t position, str what) except? -1:
+    cdef int64_t number = 0
+    cdef int overflow = 0
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    else:
+        try:
+            number = index(value)
+        except OverflowError:
+            overflow = 1
+    if overflow or number < -0x80000000LL or number > 0x7FFFFFFFLL:
         raise ValueError(f"job {position}: {what} {value} does not fit 32 bits")
-    out.put_int32(4)
-    out.put_int32(<int32_t>number)
-    return 0
+    return <int32_t>number
 
 
-cdef int _put_sized(
-    Writer out, const char* source, Py_ssize_t length, Py_ssize_t position, str what
-) except -1:
+cdef int _check_size(Py_ssize_t length, Py_ssize_t position, str what) except -1:
     if length > _MAX_FIELD:
         raise ValueError(
             f"job {position}: {what} has {length} bytes, PostgreSQL takes {MAX_FIELD}"
         )
-    out.put_int32(<int32_t>length)
-    out.put_bytes(source, length)
     return 0
 
 
-cdef int _put_text(Writer out, object value, Py_ssize_t position, str what) except -1:
+@cython.final
+cdef class _Name:
+    """The last name in UTF-8: a batch repeats few, so most are looked at once."""
+
+    # Invariant: `text` points to `length` bytes that belong to `value`, NULL before the first.
+    cdef object value
+    cdef const char* text
     cdef Py_ssize_t length
-    cdef const char* source
-    if not PyUnicode_Check(value):
-        raise TypeError(f"job {position}: {what} is {type(value).__name__}, not str")
-    source = PyUnicode_AsUTF8AndSize(value, &length)
-    if memchr(source, 0, <size_t>length) != NULL:
-        raise ValueError(f"job {position}: {what} contains NUL, which PostgreSQL's text cannot")
-    return _put_sized(out, source, length, position, what)
 
+    cdef inline int take(self, object value, Py_ssize_t position) except -1:
+        if value is self.value and self.text != NULL:
+            return 0
+        return self.encode(value, position)
 
-cdef int _put_blob(
-    Writer out, object value, Py_ssize_t position, str what, bint versioned
-) except -1:
-    """A bytes-like value or NULL; *versioned* puts jsonb's version number before it."""
-    cdef Py_buffer view
-    if value is None:
-        out.put_int32(-1)
+    cdef int encode(self, object value, Py_ssize_t position) except -1:
+        cdef Py_ssize_t length
+        cdef const char* text
+        if not PyUnicode_Check(value):
+            raise TypeError(f"job {position}: entrypoint is {type(value).__name__}, not str")
+        text = PyUnicode_AsUTF8AndSize(value, &length)
+        if memchr(text, 0, <size_t>length) != NULL:
+            raise ValueError(
+                f"job {position}: entrypoint contains NUL, which PostgreSQL's text cannot"
+            )
+        _check_size(length, position, "entrypoint")
+        self.value = value
+        self.text = text
+        self.length = length
         return 0
-    if not isinstance(value, bytes):
-        if not PyObject_CheckBuffer(value):
-            raise TypeError(f"job {position}: {what} is {type(value).__name__}, not bytes")
-        value = bytes(memoryview(value))
-    PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
-    try:
-        if versioned:
-            if view.len >= _MAX_FIELD:
-                raise ValueError(
-                    f"job {position}: {what} has {view.len + 1} bytes, PostgreSQL takes {MAX_FIELD}"
-                )
-            out.put_int32(<int32_t>(view.len + 1))
-            out.put_bytes(b"\x01", 1)
-            out.put_bytes(<const char*>view.buf, view.len)
-        else:
-            _put_sized(out, <const char*>view.buf, view.len, position, what)
-    finally:
-        PyBuffer_Release(&view)
+
+
+cdef bytes _bytes_of(object value, Py_ssize_t position, str what):
+    """A bytes-like value as plain ``bytes``, whose length cannot change; None stays None."""
+    if value is None or PyBytes_CheckExact(value):
+        return <bytes>value
+    if not PyObject_CheckBuffer(value):
+        raise TypeError(f"job {position}: {what} is {type(value).__name__}, not bytes")
+    return bytes(memoryview(value))
+
+
+cdef inline int _put_payload(Writer out, bytes value, Py_ssize_t position) except -1:
+    cdef Py_ssize_t length
+    if value is None:
+        return out.put_int32(-1)
+    length = PyBytes_GET_SIZE(value)
+    _check_size(length, position, "payload")
+    out.reserve(4 + length)
+    store_int32(out.data + out.size, <int32_t>length)
+    memcpy(out.data + out.size + 4, PyBytes_AS_STRING(value), <size_t>length)
+    out.size += 4 + length
     return 0
+
+
+cdef inline int _put_headers(Writer out, bytes value, Py_ssize_t position) except -1:
+    cdef Py_ssize_t length
+    if value is None:
+        return out.put_int32(-1)
+    # jsonb_recv expects a version number before the text.
+    length = PyBytes_GET_SIZE(value) + 1
+    _check_size(length, position, "headers")
+    out.put_int32(<int32_t>length)
+    out.put_bytes(b"\x01", 1)
+    return out.put_bytes(PyBytes_AS_STRING(value), length - 1)
 
 
 cdef Py_ssize_t _check_lengths(bytes raw_ids, tuple columns) except -1:
@@ -490,18 +526,30 @@ def encode_copy_jobs(
     cdef Py_ssize_t count = _check_lengths(raw_ids, columns)
     cdef const char* ids = PyBytes_AS_STRING(raw_ids)
     cdef Writer out = Writer(32 + 96 * count)
+    cdef int16_t fields = 6 if execute_after is None else 7
+    cdef _Name name = _Name()
+    cdef int32_t priority
     cdef Py_ssize_t i
+    cdef char* at
     out.put_bytes(PyBytes_AS_STRING(_COPY_HEADER), PyBytes_GET_SIZE(_COPY_HEADER))
     for i in range(count):
-        out.put_int16(6 if execute_after is None else 7)
-        out.put_int32(8)
-        out.put_bytes(ids + 8 * i, 8)
-        _put_int32_field(out, priorities[i], i, "priority")
-        out.put_int32(6)
-        out.put_bytes(b"queued", 6)
-        _put_text(out, entrypoints[i], i, "entrypoint")
-        _put_blob(out, payloads[i], i, "payload", False)
-        _put_blob(out, headers[i], i, "headers", True)
+        priority = _int32_of(priorities[i], i, "priority")
+        name.take(entrypoints[i], i)
+        # No Python code runs from here to the last of these bytes.
+        out.reserve(36 + name.length)
+        at = out.data + out.size
+        store_int16(at, fields)
+        store_int32(at + 2, 8)
+        memcpy(at + 6, ids + 8 * i, 8)
+        store_int32(at + 14, 4)
+        store_int32(at + 18, priority)
+        store_int32(at + 22, 6)
+        memcpy(at + 26, <const char*>b"queued", 6)
+        store_int32(at + 32, <int32_t>name.length)
+        memcpy(at + 36, name.text, <size_t>name.length)
+        out.size += 36 + name.length
+        _put_payload(out, _bytes_of(payloads[i], i, "payload"), i)
+        _put_headers(out, _bytes_of(headers[i], i, "headers"), i)
         if execute_after is not None:
             _put_int8_field(
                 out, execute_after[i], f"job {i}: execute_after does not fit 64 bits"
@@ -521,15 +569,57 @@ def encode_copy_log(
     cdef Py_ssize_t count = _check_lengths(raw_ids, (priorities, entrypoints))
     cdef const char* ids = PyBytes_AS_STRING(raw_ids)
     cdef Writer out = Writer(32 + 48 * count)
+    cdef _Name name = _Name()
+    cdef int32_t priority
     cdef Py_ssize_t i
+    cdef char* at
     out.put_bytes(PyBytes_AS_STRING(_COPY_HEADER), PyBytes_GET_SIZE(_COPY_HEADER))
     for i in range(count):
-        out.put_int16(4)
-        out.put_int32(8)
-        out.put_bytes(ids + 8 * i, 8)
-        out.put_int32(6)
-        out.put_bytes(b"queued", 6)
-        _put_int32_field(out, priorities[i], i, "priority")
-        _put_text(out, entrypoints[i], i, "entrypoint")
+        priority = _int32_of(priorities[i], i, "priority")
+        name.take(entrypoints[i], i)
+        # No Python code runs from here to the last of these bytes.
+        out.reserve(36 + name.length)
+        at = out.data + out.size
+        store_int16(at, 4)
+        store_int32(at + 2, 8)
+        memcpy(at + 6, ids + 8 * i, 8)
+        store_int32(at + 14, 6)
+        memcpy(at + 18, <const char*>b"queued", 6)
+        store_int32(at + 24, 4)
+        store_int32(at + 28, priority)
+        store_int32(at + 32, <int32_t>name.length)
+        memcpy(at + 36, name.text, <size_t>name.length)
+        out.size += 36 + name.length
     out.put_int16(-1)
     return out.finish()
+
+
+def plain_columns(
+    list entrypoints not None, list payloads not None, list priorities not None
+):
+    """Whether jobs can be sent as they are: one look at most batches, instead of one a rule.
+
+    True where entrypoints are ``str`` that PostgreSQL can store, payloads ``bytes`` or None and
+    priorities ``int`` of 32 bits, subclasses of these not included. False says no more than that
+    something needs a closer look.
+    """
+    cdef _Name name = _Name()
+    cdef int64_t number
+    cdef int overflow = 0
+    try:
+        for entrypoint in entrypoints:
+            if not PyUnicode_CheckExact(entrypoint):
+                return False
+            name.take(entrypoint, 0)
+    except ValueError:
+        return False
+    for payload in payloads:
+        if payload is not None and not PyBytes_CheckExact(payload):
+            return False
+    for priority in priorities:
+        if not PyLong_CheckExact(priority):
+            return False
+        number = PyLong_AsLongLongAndOverflow(priority, &overflow)
+        if overflow or number < -0x80000000LL or number > 0x7FFFFFFFLL:
+            return False
+    return True

@@ -409,3 +409,30 @@ def encode_copy_log(raw_ids: bytes, priorities: list[int], entrypoints: list[str
         parts.append(_text(entrypoints[position], position, "entrypoint"))
     parts.append(_COPY_TRAILER)
     return b"".join(parts)
+
+
+def plain_columns(entrypoints: list[Any], payloads: list[Any], priorities: list[Any]) -> bool:
+    """Whether jobs can be sent as they are: one look at most batches, instead of one a rule.
+
+    True where entrypoints are ``str`` that PostgreSQL can store, payloads ``bytes`` or None and
+    priorities ``int`` of 32 bits, subclasses of these not included. False says no more than that
+    something needs a closer look.
+    """
+    for column in (entrypoints, payloads, priorities):
+        _require_type("a column", column, list)
+    if not (
+        set(map(type, entrypoints)) <= {str}
+        and set(map(type, payloads)) <= {bytes, type(None)}
+        and set(map(type, priorities)) <= {int}
+    ):
+        return False
+    if priorities and not -(2**31) <= min(priorities) <= max(priorities) < 2**31:
+        return False
+    # A batch repeats few names.
+    names = set(entrypoints)
+    try:
+        return b"\0" not in "".join(names).encode() and all(
+            len(name.encode()) <= MAX_FIELD for name in names
+        )
+    except UnicodeEncodeError:
+        return False

@@ -6,23 +6,22 @@ the blocking API are the same but for the waiting.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import (
-    Driver,
     Row,
     RowDriver,
     SyncDriver,
     SyncRowDriver,
     SyncTransaction,
     Transaction,
-    rows_of,
     rows_of_sync,
 )
-from pgq_fast.enqueue import EnqueueBatch, encode_headers
+from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers, has_headers, only_job
+from pgq_fast.errors import JobsDroppedError
 from pgq_fast.layouts.compat import Statement
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
@@ -52,6 +51,14 @@ class Copy(NamedTuple):
     table: str
     columns: tuple[str, ...]
     data: bytes
+
+
+class Insertion(NamedTuple):
+    """A statement that inserts jobs, and how its rows become their ids."""
+
+    statement: Statement
+    ids: Callable[[Sequence[Row]], list[JobId | None]]
+    """In the order of the jobs; None for one that was skipped."""
 
 
 Steps: TypeAlias = Generator[Statement | Copy, Sequence[Row], list[JobId]]
@@ -97,27 +104,63 @@ def copy_steps(settings: DBSettings, batch: EnqueueBatch) -> Steps:
             _LOG_COLUMNS,
             codec.encode_copy_log(ids, batch.priority[part], batch.entrypoint[part]),
         )
-    return [JobId(number) for number in codec.decode_ids(raw_ids)]
+    # They are JobIds, whose type is int; to say so of each would take longer than to decode it.
+    return cast("list[JobId]", codec.decode_ids(raw_ids))
 
 
-def insert_statement(
+def single_statement(
+    settings: DBSettings, job: SingleJob, on_conflict: OnConflict = "raise"
+) -> Statement:
+    """Insert *job*; a row with its id, or none where it was skipped.
+
+    *on_conflict* is ``raise`` or ``skip``: what the other mode returns is not the new job's id.
+    """
+    if job.dedupe_key is None and job.headers is None and not job.execute_after:
+        return Statement(statement("compat/enqueue_one", settings), job[:3])
+    flags = ("extras",) if on_conflict == "raise" else ("extras", on_conflict)
+    return Statement(statement("compat/enqueue_one", settings, *flags), job)
+
+
+def plain_statement(
+    settings: DBSettings,
+    entrypoints: list[str],
+    payloads: list[bytes | None],
+    priorities: list[int],
+    delays: list[timedelta] | None = None,
+    headers: list[str | None] | None = None,
+) -> Statement:
+    """Insert jobs without dedupe keys; a row with the id of each, in any order.
+
+    *delays* and *headers* are both given or both not.
+    """
+    if delays is None:
+        return Statement(
+            statement("compat/enqueue_plain", settings), (entrypoints, payloads, priorities)
+        )
+    return Statement(
+        statement("compat/enqueue_plain", settings, "extras"),
+        (entrypoints, payloads, priorities, delays, headers),
+    )
+
+
+def ordered_ids(rows: Sequence[Row], count: int) -> list[JobId]:
+    """The ids that :func:`plain_statement` returned, in the order of its *count* jobs.
+
+    Raises:
+        JobsDroppedError: There are fewer.
+    """
+    ids: list[JobId] = [row[0] for row in rows]
+    if len(ids) != count:
+        raise JobsDroppedError(count, len(ids))
+    ids.sort()
+    return ids
+
+
+def _keyed_statement(
     settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
 ) -> Statement:
     """Insert *batch*; a row for each job that is in the queue now: place, from 1, and id."""
-    headers = [None if text is None else text.decode() for text in encode_headers(batch.headers)]
     flags = () if on_conflict == "raise" else (on_conflict,)
-    if len(batch) == 1 and on_conflict != "update_priority":
-        return Statement(
-            statement("compat/enqueue_one", settings, *flags),
-            (
-                batch.priority[0],
-                batch.entrypoint[0],
-                batch.payload[0],
-                batch.execute_after[0],
-                batch.dedupe_key[0],
-                headers[0],
-            ),
-        )
     return Statement(
         statement("compat/enqueue_many", settings, *flags),
         (
@@ -126,17 +169,47 @@ def insert_statement(
             batch.payload,
             batch.execute_after,
             batch.dedupe_key,
-            headers,
+            _header_texts(batch),
         ),
     )
 
 
-def placed_ids(rows: Sequence[Row], count: int) -> list[JobId | None]:
+def _header_texts(batch: EnqueueBatch) -> list[str | None]:
+    return [None if text is None else text.decode() for text in encode_headers(batch.headers)]
+
+
+def _placed_ids(rows: Sequence[Row], count: int) -> list[JobId | None]:
     """The ids at the places of their jobs; None where a job was skipped."""
     ids: list[JobId | None] = [None] * count
     for place, job_id in rows:
         ids[place - 1] = job_id
     return ids
+
+
+def insertion(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict) -> Insertion:
+    """Insert *batch*, which is not empty, in one statement."""
+    count = len(batch)
+    if batch.keyed and (count > 1 or on_conflict == "update_priority"):
+        return Insertion(
+            _keyed_statement(settings, batch, on_conflict), lambda rows: _placed_ids(rows, count)
+        )
+    if count == 1:
+        return Insertion(
+            single_statement(settings, only_job(batch), on_conflict),
+            lambda rows: [rows[0][0] if rows else None],
+        )
+    extras = batch.deferred or has_headers(batch.headers)
+    return Insertion(
+        plain_statement(
+            settings,
+            batch.entrypoint,
+            batch.payload,
+            batch.priority,
+            batch.execute_after if extras else None,
+            _header_texts(batch) if extras else None,
+        ),
+        lambda rows: [*ordered_ids(rows, count)],
+    )
 
 
 async def _run(steps: Steps, transaction: Transaction) -> list[JobId]:
@@ -169,8 +242,14 @@ def _run_sync(steps: Steps, transaction: SyncTransaction) -> list[JobId]:
             return ids
 
 
-async def enqueue(
-    driver: Driver, settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
+async def copy(driver: RowDriver, settings: DBSettings, batch: EnqueueBatch) -> list[JobId]:
+    """Insert *batch* by COPY; its ids in order."""
+    async with driver.transaction() as transaction:
+        return await _run(copy_steps(settings, batch), transaction)
+
+
+def enqueue_sync(
+    driver: SyncDriver, settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
 ) -> list[JobId | None]:
     """Insert *batch*: all of it or, where an error is raised, nothing.
 
@@ -179,21 +258,8 @@ async def enqueue(
     """
     if not len(batch):
         return []
-    if goes_by_copy(batch) and isinstance(driver, RowDriver):
-        async with driver.transaction() as transaction:
-            return [*await _run(copy_steps(settings, batch), transaction)]
-    query, args = insert_statement(settings, batch, on_conflict)
-    return placed_ids(await rows_of(driver, query, *args), len(batch))
-
-
-def enqueue_sync(
-    driver: SyncDriver, settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
-) -> list[JobId | None]:
-    """The blocking counterpart of :func:`enqueue`."""
-    if not len(batch):
-        return []
     if goes_by_copy(batch) and isinstance(driver, SyncRowDriver):
         with driver.transaction() as transaction:
             return [*_run_sync(copy_steps(settings, batch), transaction)]
-    query, args = insert_statement(settings, batch, on_conflict)
-    return placed_ids(rows_of_sync(driver, query, *args), len(batch))
+    (query, args), ids = insertion(settings, batch, on_conflict)
+    return ids(rows_of_sync(driver, query, *args))

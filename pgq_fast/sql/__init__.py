@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from importlib.resources import files
 
-from pgq_fast.settings import DBSettings, QualifiedNames
+from pgq_fast.settings import DBSettings
 
 
 @functools.cache
@@ -18,8 +18,7 @@ def _text(name: str) -> str:
     return (files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
 
 
-@functools.cache
-def _render(names: QualifiedNames, schema_expr: str, name: str, flags: tuple[str, ...]) -> str:
+def _render(name: str, settings: DBSettings, flags: tuple[str, ...]) -> str:
     lines: list[str] = []
     closing: str | None = None
     for line in _text(name).splitlines():
@@ -33,7 +32,9 @@ def _render(names: QualifiedNames, schema_expr: str, name: str, flags: tuple[str
                 closing = f"-- {flag}]"
         elif bare and not bare.startswith("--"):
             lines.append(line.rstrip())
-    return "\n".join(lines).format_map({**vars(names), "schema_expr": schema_expr})
+    return "\n".join(lines).format_map(
+        {**vars(settings.qualified), "schema_expr": settings.schema_expr}
+    )
 
 
 def statement(name: str, settings: DBSettings, *flags: str) -> str:
@@ -44,4 +45,10 @@ def statement(name: str, settings: DBSettings, *flags: str) -> str:
         settings: Where the names come from; they were validated as identifiers there.
         flags: The optional parts to include.
     """
-    return _render(settings.qualified, settings.schema_expr, name, flags)
+    # Kept with the settings: to hash and compare their names would take longer than a good part
+    # of what a job costs.
+    key = (name, flags)
+    text = settings.statements.get(key)
+    if text is None:
+        text = settings.statements[key] = _render(name, settings, flags)
+    return text

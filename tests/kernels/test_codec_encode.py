@@ -306,3 +306,53 @@ def test_bytes_like_payloads(twin: Twin) -> None:
     assert encoded(bytearray(b"abcd")) == expected
     assert encoded(memoryview(b"abcd")) == expected
     assert encoded(memoryview(b"a-b-c-d-")[::2]) == expected
+
+
+# -- What needs no closer look ----------------------------------------------------------------
+
+LONE_SURROGATE = "\ud800"
+
+
+@given(
+    st.lists(names, max_size=3) | st.lists(any_text, max_size=3) | any_columns | scalars,
+    st.lists(st.binary(max_size=9), max_size=3) | any_columns | scalars,
+    st.lists(int32s, max_size=3) | st.lists(int64s, max_size=3) | any_columns | scalars,
+)
+def test_any_values_as_plain_columns(entrypoints: Any, payloads: Any, priorities: Any) -> None:
+    agreed("codec", "plain_columns", entrypoints, payloads, priorities)
+
+
+@given(batch=jobs)
+def test_plain_columns_are_plain(batch: list[tuple[Any, ...]]) -> None:
+    priorities, entrypoints, payloads, _ = columns(batch)
+    assert agreed("codec", "plain_columns", entrypoints, payloads, priorities)[1] is True
+
+
+class Name(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        (0, "a\0b"),
+        (0, LONE_SURROGATE),
+        (0, Name("a")),
+        (0, b"a"),
+        (0, None),
+        (1, bytearray(b"a")),
+        (1, "a"),
+        (2, True),
+        (2, 1.0),
+        (2, None),
+        (2, 2**31),
+        (2, -(2**31) - 1),
+        (2, 2**63),
+        (2, -(2**80)),
+    ],
+)
+def test_one_value_that_needs_a_closer_look(twin: Twin, column: int, value: Any) -> None:
+    good: list[list[Any]] = [["e", "\u00fc"], [b"", None], [2**31 - 1, -(2**31)]]
+    assert twin.codec.plain_columns(*good) is True
+    good[column][1] = value
+    assert twin.codec.plain_columns(*good) is False

@@ -46,6 +46,8 @@ def batch(twin: Twin) -> None:
     payloads = [bytearray(b"x" * 3000)] * 50
     codec.encode_copy_jobs(RAW_IDS, [1] * 50, names, payloads, [b"{}"] * 50, IDS)
     codec.encode_copy_log(RAW_IDS, [1] * 50, names)
+    codec.plain_columns(names, payloads, [1] * 50)
+    codec.plain_columns([*names, "\0"], [], [])
     failing: list[Callable[[], Any]] = [
         lambda: codec.build_jobs(Job, raw[:-1], OWNER, parse_headers),
         lambda: codec.build_jobs(Job, bytearray(raw), OWNER, parse_headers),

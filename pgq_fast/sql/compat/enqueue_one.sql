@@ -1,8 +1,17 @@
--- Enqueue one job and log it; 1 and its id, or nothing where its dedupe key is taken.
+-- Enqueue one job and log it; its id, or nothing where its dedupe key is taken.
 WITH inserted AS (
-    INSERT INTO {queue_table}
-        (priority, entrypoint, payload, execute_after, dedupe_key, headers, status)
-    VALUES ($1::int, $2::text, $3::bytea, now() + $4::interval, $5::text, $6::text::jsonb, 'queued')
+    INSERT INTO {queue_table} (
+        -- [extras
+        execute_after, dedupe_key, headers,
+        -- extras]
+        entrypoint, payload, priority, status
+    )
+    VALUES (
+        -- [extras
+        now() + $4::interval, $5::text, $6::text::jsonb,
+        -- extras]
+        $1::text, $2::bytea, $3::int, 'queued'
+    )
     -- [skip
     -- The predicate of the partial unique index: PostgreSQL finds the index by it.
     ON CONFLICT (dedupe_key)
@@ -11,9 +20,7 @@ WITH inserted AS (
         DO NOTHING
     -- skip]
     RETURNING id, entrypoint, priority
-),
-logged AS (
-    INSERT INTO {queue_table_log} (job_id, status, entrypoint, priority)
-    SELECT id, 'queued', entrypoint, priority FROM inserted
 )
-SELECT 1 AS place, id FROM inserted
+INSERT INTO {queue_table_log} (job_id, status, entrypoint, priority)
+SELECT id, 'queued', entrypoint, priority FROM inserted
+RETURNING job_id

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from pgq_fast.drivers.base import Driver, NotifyCallback, Row
 from pgq_fast.drivers.failures import TransactionAbortedError
 from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
+from pgq_fast.drivers.pooling import (
+    DEFAULT_POLL_INTERVAL,
+    MayListenElsewhere,
+    elsewhere,
+    refuse_session_state,
+)
 from pgq_fast.drivers.recovery import reconnect_delays, to_its_end
-from pgq_fast.errors import OpenTransactionError
+from pgq_fast.errors import OpenTransactionError, StatementCacheError
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import TaskManager, cancel_and_wait
 
@@ -130,6 +137,19 @@ async def _roll_back(connection: AnyConnection, ended_early: bool) -> None:
     logger.warning("A failed transaction could not be rolled back and is still open")
 
 
+def _require_no_statement_cache(connection: AnyConnection) -> None:
+    """Refuse a connection that prepares statements by name.
+
+    Raises:
+        StatementCacheError: It does.
+    """
+    # Private, and looked at only for the sake of a better message: without it the first statement
+    # that another session is to run fails, or runs as a different statement of the same name.
+    config = getattr(connection, "_config", None)
+    if getattr(config, "statement_cache_size", 0):
+        raise StatementCacheError
+
+
 class _Relay:
     """Receives the NOTIFYs of one connection from asyncpg, one subscription a channel."""
 
@@ -141,17 +161,39 @@ class _Relay:
             self._listeners.dispatch(channel, payload)
 
 
-class AsyncpgDriver(Driver):
+class AsyncpgDriver(MayListenElsewhere, Driver):
     """A driver on one asyncpg connection, which remains the caller's to close.
 
     Statements run one at a time. Inside a block of ``transaction()`` use its methods only: the
     driver's own wait for the end of the block.
+
+    Args:
+        connection: Open, and with ``statement_cache_size=0`` under *transaction_pooling*.
+        transaction_pooling: Whether it leads to a pooler that gives each transaction another
+            session; then this driver does not LISTEN on it.
+        listen_on: A driver that listens in this one's place. It is entered and left together with
+            this one.
+        poll_interval: How often a worker looks at the queue where nothing listens.
+
+    Raises:
+        StatementCacheError: Under *transaction_pooling*, the connection prepares by name.
     """
 
     owns_connections = False
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        *,
+        transaction_pooling: bool = False,
+        listen_on: Driver | None = None,
+        poll_interval: timedelta = DEFAULT_POLL_INTERVAL,
+    ) -> None:
+        if transaction_pooling:
+            _require_no_statement_cache(connection)
         self._connection: AnyConnection = connection
+        self._transaction_pooling = transaction_pooling
+        self._elsewhere = elsewhere(transaction_pooling, listen_on, poll_interval)
         self._lock = asyncio.Lock()
         self._shutdown = asyncio.Event()
         self._tm = TaskManager()
@@ -194,6 +236,11 @@ class AsyncpgDriver(Driver):
         return cast("list[Row]", await self._fetch(query, args))
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
+        if self._transaction_pooling:
+            # asyncpg sends a statement to be prepared, waits, and sends what it is to run with.
+            # Only a transaction keeps the two in one session.
+            async with self.transaction():
+                return await self._connection.fetch(query, *args)
         # As in _turn(), whose generator would be a good part of the client's cost of a claim.
         async with self._lock:
             if self._unsettled:
@@ -206,8 +253,17 @@ class AsyncpgDriver(Driver):
                 raise
 
     async def execute(self, query: str, *args: object) -> str:
-        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        """Run *query*, without arguments possibly several statements; the last command's tag.
+
+        Raises:
+            SessionStateError: Its effect belongs to a session, which this driver does not have.
+        """
+        if self._transaction_pooling and args:
+            refuse_session_state(args)
+            async with self.transaction():
+                return await self._connection.execute(query, *args)
         async with self._turn() as connection:
+            # Without arguments it is one message.
             return await connection.execute(query, *args)
 
     async def notify(self, channel: str, payload: str) -> None:
@@ -246,6 +302,9 @@ class AsyncpgDriver(Driver):
         Raises:
             OpenTransactionError: A transaction is open, so the LISTEN would wait for its end.
         """
+        if self._elsewhere is not None:
+            await self._elsewhere.add(channel, callback)
+            return
         async with self._turn() as connection:
             if self.in_transaction():
                 raise OpenTransactionError("LISTEN")
@@ -255,18 +314,24 @@ class AsyncpgDriver(Driver):
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        if self._elsewhere is not None:
+            await self._elsewhere.remove(channel, callback)
+            return
         async with self._turn() as connection:
             if self._listeners.remove(channel, callback) and channel not in self._listeners:
                 await connection.remove_listener(channel, self._relay)
 
     async def __aenter__(self) -> Self:
-        self._entered += 1
+        await self._enter_elsewhere()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         # A worker's managers share one driver; the last to leave takes the listeners away.
         self._entered -= 1
         if self._entered > 0:
+            return
+        if self._elsewhere is not None:
+            await self._elsewhere.leave()
             return
         channels = self._listeners.channels()
         self._listeners.clear()
@@ -279,18 +344,34 @@ class AsyncpgDriver(Driver):
                     logger.debug("UNLISTEN failed: %s", type(error).__qualname__)
 
 
-class AsyncpgPoolDriver(Driver):
+class AsyncpgPoolDriver(MayListenElsewhere, Driver):
     """A driver on an asyncpg pool, which remains the caller's to close.
 
     Each statement takes a connection from the pool. The first listener takes one for itself, which
     goes back to the pool with the last listener or when the driver is left; a listener connection
     that is lost gets replaced.
+
+    Args:
+        pool: Its connections need ``statement_cache_size=0`` under *transaction_pooling*; that is
+            seen when one is taken from it, and reported by ``StatementCacheError``.
+        transaction_pooling: As for :class:`AsyncpgDriver`.
+        listen_on: As for :class:`AsyncpgDriver`.
+        poll_interval: As for :class:`AsyncpgDriver`.
     """
 
     owns_connections = False
 
-    def __init__(self, pool: Pool[Any]) -> None:
+    def __init__(
+        self,
+        pool: Pool[Any],
+        *,
+        transaction_pooling: bool = False,
+        listen_on: Driver | None = None,
+        poll_interval: timedelta = DEFAULT_POLL_INTERVAL,
+    ) -> None:
         self._pool = pool
+        self._transaction_pooling = transaction_pooling
+        self._elsewhere = elsewhere(transaction_pooling, listen_on, poll_interval)
         self._lock = asyncio.Lock()  # guards the listener connection
         self._shutdown = asyncio.Event()
         self._tm = TaskManager()
@@ -315,6 +396,8 @@ class AsyncpgPoolDriver(Driver):
     async def _acquired(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
         """A connection of the pool's, which goes back with nothing running on it."""
         async with self._pool.acquire() as connection:
+            if self._transaction_pooling:
+                _require_no_statement_cache(connection)
             try:
                 yield connection
             except _ENDED_EARLY:
@@ -333,11 +416,23 @@ class AsyncpgPoolDriver(Driver):
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
         async with self._acquired() as connection:
+            if self._transaction_pooling:
+                # As for a single connection.
+                async with _own_transaction(connection):
+                    return await connection.fetch(query, *args)
             return await connection.fetch(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
-        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        """Run *query*, without arguments possibly several statements; the last command's tag.
+
+        Raises:
+            SessionStateError: Its effect belongs to a session, which this driver does not have.
+        """
         async with self._acquired() as connection:
+            if self._transaction_pooling and args:
+                refuse_session_state(args)
+                async with _own_transaction(connection):
+                    return await connection.execute(query, *args)
             return await connection.execute(query, *args)
 
     async def notify(self, channel: str, payload: str) -> None:
@@ -355,11 +450,11 @@ class AsyncpgPoolDriver(Driver):
         Raises:
             TransactionAbortedError: The block swallowed the failure of a statement.
         """
-        async with (
-            self._pool.acquire() as connection,
-            _own_transaction(connection) as transaction,
-        ):
-            yield transaction
+        async with self._pool.acquire() as connection:
+            if self._transaction_pooling:
+                _require_no_statement_cache(connection)
+            async with _own_transaction(connection) as transaction:
+                yield transaction
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Have *callback* called with the payload of each NOTIFY on *channel*.
@@ -367,6 +462,9 @@ class AsyncpgPoolDriver(Driver):
         Raises:
             RuntimeError: The pool has one connection, which statements need.
         """
+        if self._elsewhere is not None:
+            await self._elsewhere.add(channel, callback)
+            return
         async with self._lock:
             if self._listener is None and self._replacing is None:
                 if self._pool.get_max_size() < 2:
@@ -387,6 +485,9 @@ class AsyncpgPoolDriver(Driver):
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        if self._elsewhere is not None:
+            await self._elsewhere.remove(channel, callback)
+            return
         async with self._lock:
             if not self._listeners.remove(channel, callback) or channel in self._listeners:
                 return
@@ -397,10 +498,14 @@ class AsyncpgPoolDriver(Driver):
 
     def add_reconnect_callback(self, callback: ReconnectCallback) -> None:
         """Have *callback* called when a lost listener connection has been replaced."""
+        if self._elsewhere is not None:
+            self._elsewhere.add_reconnect_callback(callback)
         self._reconnected.add(callback)
 
     def remove_reconnect_callback(self, callback: ReconnectCallback) -> None:
         """Stop calling *callback*."""
+        if self._elsewhere is not None:
+            self._elsewhere.remove_reconnect_callback(callback)
         self._reconnected.remove(callback)
 
     async def _acquire_listener(self) -> PoolConnectionProxy[Any]:
@@ -471,13 +576,16 @@ class AsyncpgPoolDriver(Driver):
             raise ConnectionResetError("the new listener connection was lost at once")
 
     async def __aenter__(self) -> Self:
-        self._entered += 1
+        await self._enter_elsewhere()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         # A worker's managers share one driver; the last to leave takes the listeners away.
         self._entered -= 1
         if self._entered > 0:
+            return
+        if self._elsewhere is not None:
+            await self._elsewhere.leave()
             return
         async with self._lock:
             self._listeners.clear()

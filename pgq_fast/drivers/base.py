@@ -26,6 +26,16 @@ class Int8Array(list[int]):
     __slots__ = ()
 
 
+class SessionLockKey(int):
+    """The key of an advisory lock that is to outlast the transaction: it belongs to the session.
+
+    A driver whose session changes with each transaction refuses a statement that is given one,
+    with ``SessionStateError``: it would lock for somebody else, and nobody could unlock.
+    """
+
+    __slots__ = ()
+
+
 @runtime_checkable
 class ListenerRemover(Protocol):
     """A driver that can take a callback off a channel again."""

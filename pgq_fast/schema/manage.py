@@ -7,6 +7,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from pgq_fast.drivers.base import SessionLockKey
+from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.errors import SessionStateError
 from pgq_fast.logconfig import logger
 from pgq_fast.schema import ddl, lookups
 from pgq_fast.schema.catalog import inspect
@@ -75,14 +78,15 @@ def lock(settings: DBSettings) -> Statement:
 
     The key is pgqueuer's, so the two exclude each other. The lock belongs to the session: over
     a connection pool it may be released before the upgrade ends, and two concurrent upgrades
-    may then fail on each other's statements.
+    may then fail on each other's statements. A driver behind a pooler in transaction mode refuses
+    it with ``SessionStateError``.
     """
-    return Statement("SELECT pg_advisory_lock($1)", (_lock_key(settings),))
+    return Statement("SELECT pg_advisory_lock($1)", (SessionLockKey(_lock_key(settings)),))
 
 
 def unlock(settings: DBSettings) -> Statement:
     """Release what :func:`lock` took."""
-    return Statement("SELECT pg_advisory_unlock($1)", (_lock_key(settings),))
+    return Statement("SELECT pg_advisory_unlock($1)", (SessionLockKey(_lock_key(settings)),))
 
 
 def _lock_key(settings: DBSettings) -> int:
@@ -98,7 +102,19 @@ def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
     Raises:
         SchemaDriftError: A column has a type that nothing converts; nothing was changed.
     """
-    yield lock(settings)
+    try:
+        yield lock(settings)
+    except SessionStateError:
+        done = yield from _apply_in_turns(settings)
+    else:
+        done = yield from _apply_under_lock(settings)
+    for note in done.notes:
+        logger.warning("%s", note)
+    return done
+
+
+def _apply_under_lock(settings: DBSettings) -> Steps[Plan]:
+    """Plan and apply with the session's lock held, and release it."""
     try:
         done = yield from plan_upgrade(settings)
         for statement in done.statements:
@@ -109,9 +125,35 @@ def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
             yield unlock(settings)
         raise
     yield unlock(settings)
-    for note in done.notes:
-        logger.warning("%s", note)
     return done
+
+
+def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
+    """Plan and apply where no lock outlasts a transaction: each statement takes it for its own.
+
+    Between two of them another upgrade may do the next one, which then fails here. It is no
+    failure if a new plan does without it.
+    """
+    done = yield from plan_upgrade(settings)
+    applied: list[str] = []
+    waiting = list(done.statements)
+    # Sent together and without arguments, the two are one transaction.
+    turn = f"SELECT pg_advisory_xact_lock({_lock_key(settings)});\n"
+    while waiting:
+        statement = waiting[0]
+        try:
+            yield Statement(turn + statement)
+        except Exception as error:
+            if sqlstate_of(error) is None:
+                raise  # not the server's verdict on the statement
+            rest = yield from plan_upgrade(settings)
+            if statement in rest.statements:
+                raise
+            waiting = list(rest.statements)
+        else:
+            applied.append(statement)
+            del waiting[0]
+    return Plan(tuple(applied), done.notes)
 
 
 def alter_durability(settings: DBSettings) -> Steps[None]:

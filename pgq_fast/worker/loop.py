@@ -25,6 +25,7 @@ from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.failures import is_connection_lost
 from pgq_fast.drivers.listeners import ReconnectNotifier
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import MalformedRowError, retry_request
 from pgq_fast.executors import EntrypointExecutor
 from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
@@ -92,6 +93,8 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.owner = manager.queue_manager_id
         self.layout = worker_layout(manager.queries)
+        # None where notifications arrive.
+        self.poll_interval = poll_interval_of(manager.queries.driver)
         self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
         self.tasks: set[asyncio.Task[None]] = set()
         self.upcoming: asyncio.Task[Claim | None] | None = None
@@ -148,7 +151,8 @@ class Worker:
                 self.layout, self.owner, manager.job_context, self.heartbeat_timeout
             ),
         }
-        if self.mode is not QueueExecutionMode.drain:
+        # Where nothing listens there is nothing to check: the worker polls.
+        if self.mode is not QueueExecutionMode.drain and self.poll_interval is None:
             tasks["listener check"] = self._watch_listener()
         if self.log_aggregation_interval > timedelta(0):
             tasks["aggregation"] = upkeep.aggregate(
@@ -294,7 +298,10 @@ class Worker:
         A notification since the claim was sent ends the wait before it begins. The probe is for
         what no notification announces: deferred jobs, retries, jobs that another worker held.
         """
-        self.wake_at_job_end = draining = self.mode is QueueExecutionMode.drain
+        draining = self.mode is QueueExecutionMode.drain
+        # Where no notification of the DELETE arrives, the end of a job announces the free seat.
+        polls_for_seats = self.poll_interval is not None and self.wake_at_delete
+        self.wake_at_job_end = draining or polls_for_seats
         try:
             idle = False
             if draining:
@@ -343,6 +350,8 @@ class Worker:
             longest = self.heartbeat_timeout
         if due is not None:
             longest = min(longest, max(due, self.manager.min_dequeue_poll_interval))
+        if self.poll_interval is not None:
+            longest = min(longest, self.poll_interval)
         return longest.total_seconds()
 
     # -- Jobs ---------------------------------------------------------------------------------

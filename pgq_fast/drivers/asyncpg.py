@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from pgq_fast.drivers.base import Driver, NotifyCallback, Row
+from pgq_fast.drivers.base import Driver, NotifyCallback, Row, binds_own_types
 from pgq_fast.drivers.failures import TransactionAbortedError
 from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
 from pgq_fast.drivers.pooling import (
@@ -137,6 +137,17 @@ async def _roll_back(connection: AnyConnection, ended_early: bool) -> None:
     logger.warning("A failed transaction could not be rolled back and is still open")
 
 
+def _may_need_types(args: Sequence[object]) -> bool:
+    """Whether asyncpg may have to ask the server about the types of *args*.
+
+    For that it changes a setting of its session and restores it, which behind a pooler takes a
+    transaction: else the one session may be changed and another one restored. A statement without
+    that is safe by itself: where asyncpg caches no statements, what is to be run goes together
+    with its values.
+    """
+    return bool(args) and not binds_own_types(args)
+
+
 def _require_no_statement_cache(connection: AnyConnection) -> None:
     """Refuse a connection that prepares statements by name.
 
@@ -228,6 +239,10 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries."""
+        if self._transaction_pooling:
+            # For the types in its rows: see _may_need_types.
+            async with self.transaction():
+                return [dict(row) for row in await self._connection.fetch(query, *args)]
         return [dict(record) for record in await self._fetch(query, args)]
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
@@ -236,11 +251,6 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
         return cast("list[Row]", await self._fetch(query, args))
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
-        if self._transaction_pooling:
-            # asyncpg sends a statement to be prepared, waits, and sends what it is to run with.
-            # Only a transaction keeps the two in one session.
-            async with self.transaction():
-                return await self._connection.fetch(query, *args)
         # As in _turn(), whose generator would be a good part of the client's cost of a claim.
         async with self._lock:
             if self._unsettled:
@@ -258,12 +268,11 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
         Raises:
             SessionStateError: Its effect belongs to a session, which this driver does not have.
         """
-        if self._transaction_pooling and args:
+        if self._transaction_pooling and _may_need_types(args):
             refuse_session_state(args)
             async with self.transaction():
                 return await self._connection.execute(query, *args)
         async with self._turn() as connection:
-            # Without arguments it is one message.
             return await connection.execute(query, *args)
 
     async def notify(self, channel: str, payload: str) -> None:
@@ -407,6 +416,10 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries."""
+        if self._transaction_pooling:
+            # For the types in its rows: see _may_need_types.
+            async with self._acquired() as connection, _own_transaction(connection):
+                return [dict(row) for row in await connection.fetch(query, *args)]
         return [dict(record) for record in await self._fetch(query, args)]
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
@@ -416,10 +429,6 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
         async with self._acquired() as connection:
-            if self._transaction_pooling:
-                # As for a single connection.
-                async with _own_transaction(connection):
-                    return await connection.fetch(query, *args)
             return await connection.fetch(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
@@ -429,7 +438,7 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
             SessionStateError: Its effect belongs to a session, which this driver does not have.
         """
         async with self._acquired() as connection:
-            if self._transaction_pooling and args:
+            if self._transaction_pooling and _may_need_types(args):
                 refuse_session_state(args)
                 async with _own_transaction(connection):
                     return await connection.execute(query, *args)

@@ -26,6 +26,11 @@ class Int8Array(list[int]):
     __slots__ = ()
 
 
+def binds_own_types(args: Sequence[object]) -> bool:
+    """Whether a statement with *args* is one of this package, with none of the user's types."""
+    return any(type(arg) is Int8Array for arg in args)
+
+
 class SessionLockKey(int):
     """The key of an advisory lock that is to outlast the transaction: it belongs to the session.
 

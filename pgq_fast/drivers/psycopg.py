@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from pgq_fast.drivers.base import Driver, Int8Array, NotifyCallback, Row, SyncDriver
+from pgq_fast.drivers.base import Driver, NotifyCallback, Row, SyncDriver, binds_own_types
 from pgq_fast.drivers.failures import TransactionAbortedError
 from pgq_fast.drivers.listeners import Listeners
 from pgq_fast.drivers.notify_watch import NotifyWatch
@@ -47,11 +47,6 @@ def _last_tag(cursor: AsyncRawCursor[Any] | RawCursor[Any]) -> str:
     while cursor.nextset():
         pass
     return cursor.statusmessage or ""
-
-
-def _of_this_package(args: tuple[object, ...]) -> bool:
-    """Whether a statement with *args* is one of ours, so that no adapter of the user's counts."""
-    return any(type(arg) is Int8Array for arg in args)
 
 
 class _Transaction:
@@ -231,7 +226,8 @@ class PsycopgDriver(MayListenElsewhere, Driver):
     async def _execute(self, query: str | Composed, args: tuple[object, ...] = ()) -> str:
         from psycopg import AsyncRawCursor
 
-        if isinstance(query, str) and _of_this_package(args) and self._direct.possible:
+        # Other values may need an adapter that the user registered.
+        if isinstance(query, str) and binds_own_types(args) and self._direct.possible:
             await self._begin_statement()
             try:
                 result = await self._direct.run(query, args)

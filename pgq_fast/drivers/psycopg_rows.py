@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import secrets
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Int8Array, Row
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 # The statement that was prepared under a name is gone (DISCARD, DEALLOCATE ALL), or its result has
 # other types since a change of the schema. Either is found before anything of it is run.
 _STALE_STATEMENT: Final = frozenset({"26000", "0A000"})
-
-# Names of prepared statements: unique, however many drivers share a connection.
-_numbers = itertools.count()
 
 
 class RowCursors(NamedTuple):
@@ -122,7 +120,20 @@ class _Known:
         self.name: bytes | None = None
 
 
-_KnownStatements: TypeAlias = dict[tuple[str, tuple[int, ...]], _Known]
+class _KnownStatements(dict[tuple[str, tuple[int, ...]], _Known]):
+    """The statements of a connection, by text and types of the parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Names that no other client uses. Behind a pooler that nobody told us of, a statement is
+        # then missing at times, which heals, and never another one of the same name.
+        self._stem = f"_pgq_fast_{secrets.token_hex(4)}_"
+        self._numbers = itertools.count()
+
+    def new_name(self) -> bytes:
+        """A name for a prepared statement."""
+        return f"{self._stem}{next(self._numbers)}".encode()
+
 
 # By connection, not by driver: who makes a driver for each use of a connection must not leave more
 # and more prepared statements in its session.
@@ -149,7 +160,7 @@ class DirectStatements:
 
         self._connection = connection
         self._prepares = prepares
-        self._known = _known.setdefault(connection, {})
+        self._known = _known.setdefault(connection, _KnownStatements())
         self._context = _Context(connection)
         self._make_transformer: Callable[[AdaptContext], Transformer] = adapt.Transformer
         self._transformer: Transformer | None = None
@@ -208,7 +219,7 @@ class DirectStatements:
                 if known.name is None:
                     # Of a statement whose preparation was cut off nobody knows whether the name is
                     # taken: each attempt has another one.
-                    name = b"_pgq_fast_%d" % next(_numbers)
+                    name = self._known.new_name()
                     pgconn.send_prepare(name, known.query, types)
                     self._check(await self._result(pgconn))
                     known.name = name

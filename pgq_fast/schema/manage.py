@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from pgq_fast.drivers.base import SessionLockKey
 from pgq_fast.drivers.failures import sqlstate_of
@@ -38,6 +38,10 @@ __all__ = [
     "unlock",
     "verify",
 ]
+
+PLAN_ATTEMPTS: Final = 10
+"""Looks at the schema that may fail because another upgrade is changing it. There are few upgrades
+at a time, and each changes a schema only once."""
 
 
 def install(settings: DBSettings, create_schema: bool = True) -> Steps[None]:
@@ -134,11 +138,11 @@ def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
     Between two of them another upgrade may do the next one, which then fails here. It is no
     failure if a new plan does without it.
     """
-    done = yield from plan_upgrade(settings)
+    # Sent together and without arguments, this and a statement are one transaction.
+    turn = f"SELECT pg_advisory_xact_lock({_lock_key(settings)});\n"
+    done = yield from _plan_between_turns(settings, turn)
     applied: list[str] = []
     waiting = list(done.statements)
-    # Sent together and without arguments, the two are one transaction.
-    turn = f"SELECT pg_advisory_xact_lock({_lock_key(settings)});\n"
     while waiting:
         statement = waiting[0]
         try:
@@ -146,7 +150,7 @@ def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
         except Exception as error:
             if sqlstate_of(error) is None:
                 raise  # not the server's verdict on the statement
-            rest = yield from plan_upgrade(settings)
+            rest = yield from _plan_between_turns(settings, turn)
             if statement in rest.statements:
                 raise
             waiting = list(rest.statements)
@@ -154,6 +158,19 @@ def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
             applied.append(statement)
             del waiting[0]
     return Plan(tuple(applied), done.notes)
+
+
+def _plan_between_turns(settings: DBSettings, turn: str) -> Steps[Plan]:
+    """Plan after the *turn* of whoever is at it; again where the catalog changed meanwhile."""
+    for _ in range(PLAN_ATTEMPTS - 1):
+        yield Statement(turn)
+        try:
+            return (yield from plan_upgrade(settings))
+        except Exception as error:
+            if sqlstate_of(error) is None:
+                raise
+            logger.info("The schema changed while it was looked at: %s", type(error).__qualname__)
+    return (yield from plan_upgrade(settings))
 
 
 def alter_durability(settings: DBSettings) -> Steps[None]:

@@ -56,6 +56,14 @@ class _Transaction:
     def __init__(self, connection: AnyConnection) -> None:
         self._connection = connection
 
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        return [dict(record) for record in await self._connection.fetch(query, *args)]
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return await self._connection.execute(query, *args)
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         return await self._connection.fetch(query, *args)

@@ -119,6 +119,14 @@ class SyncDriver(Protocol):
 class Transaction(Protocol):
     """Statements on one connection that commit together."""
 
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        ...
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        ...
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         ...
@@ -136,6 +144,14 @@ class Transaction(Protocol):
 
 class SyncTransaction(Protocol):
     """The blocking counterpart of :class:`Transaction`."""
+
+    def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        ...
+
+    def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        ...
 
     def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""

@@ -137,6 +137,16 @@ class _OwnedTransaction:
         self._owner = owner
         self._transaction = transaction
 
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        async with self._owner._naming_losses():
+            return await self._transaction.fetch(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        async with self._owner._naming_losses():
+            return await self._transaction.execute(query, *args)
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         async with self._owner._naming_losses():

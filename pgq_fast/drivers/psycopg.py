@@ -57,6 +57,14 @@ class _Transaction:
     def __init__(self, driver: PsycopgDriver) -> None:
         self._driver = driver
 
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries, none where it returns nothing."""
+        return await self._driver._fetch(query, args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return await self._driver._execute(query, args)
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         return await self._driver._fetch_rows(query, args)
@@ -131,13 +139,8 @@ class PsycopgDriver(MayListenElsewhere, Driver):
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries, none where it returns nothing."""
-        from psycopg import AsyncRawCursor
-        from psycopg.rows import dict_row
-
         async with self._lock:
-            cursor = AsyncRawCursor(self._connection, row_factory=dict_row)
-            await self._run(cursor, query, args)
-        return await cursor.fetchall() if cursor.rownumber is not None else []
+            return await self._fetch(query, args)
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows as tuples."""
@@ -222,6 +225,14 @@ class PsycopgDriver(MayListenElsewhere, Driver):
             )
         finally:
             self._end_statement()
+
+    async def _fetch(self, query: str, args: tuple[object, ...]) -> list[dict[str, object]]:
+        from psycopg import AsyncRawCursor
+        from psycopg.rows import dict_row
+
+        cursor = AsyncRawCursor(self._connection, row_factory=dict_row)
+        await self._run(cursor, query, args)
+        return await cursor.fetchall() if cursor.rownumber is not None else []
 
     async def _execute(self, query: str | Composed, args: tuple[object, ...] = ()) -> str:
         from psycopg import AsyncRawCursor
@@ -437,6 +448,14 @@ class _SyncTransaction:
 
     def __init__(self, driver: SyncPsycopgDriver) -> None:
         self._driver = driver
+
+    def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries, none where it returns nothing."""
+        return self._driver.fetch(query, *args)
+
+    def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return self._driver.execute(query, *args)
 
     def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""

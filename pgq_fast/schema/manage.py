@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Literal
 
 from pgq_fast.drivers.base import SessionLockKey
-from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.errors import SessionStateError
 from pgq_fast.logconfig import logger
 from pgq_fast.schema import ddl, lookups
 from pgq_fast.schema.catalog import inspect
 from pgq_fast.schema.differences import differences
 from pgq_fast.schema.planning import Plan, plan
-from pgq_fast.schema.statements import Statement, Steps, fetch_exists
+from pgq_fast.schema.statements import BEGIN, COMMIT, Statement, Steps, fetch_exists
 from pgq_fast.schema.target import locate, target
 from pgq_fast.settings import DBSettings
 
@@ -38,10 +37,6 @@ __all__ = [
     "unlock",
     "verify",
 ]
-
-PLAN_ATTEMPTS: Final = 10
-"""Looks at the schema that may fail because another upgrade is changing it. There are few upgrades
-at a time, and each changes a schema only once."""
 
 
 def install(settings: DBSettings, create_schema: bool = True) -> Steps[None]:
@@ -101,7 +96,8 @@ def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
     """Bring the installation to what this release declares; what was done.
 
     Every statement commits by itself, so an upgrade that fails half-way stays half done and the
-    next one goes on from there. The notes are logged as warnings.
+    next one goes on from there; behind a pooler in transaction mode, where the lock of a session
+    does not hold, all of them are one transaction. The notes are logged as warnings.
 
     Raises:
         SchemaDriftError: A column has a type that nothing converts; nothing was changed.
@@ -133,44 +129,30 @@ def _apply_under_lock(settings: DBSettings) -> Steps[Plan]:
 
 
 def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
-    """Plan and apply where no lock outlasts a transaction: each statement takes it for its own.
+    """Plan and apply where no lock outlasts a transaction: in two that take it for their own.
 
-    Between two of them another upgrade may do the next one, which then fails here. It is no
-    failure if a new plan does without it.
+    All is done in the second one, except for labels: they cannot be used before their transaction
+    has ended. It plans anew, so that it does not matter who had a turn in between.
     """
-    # Sent together and without arguments, this and a statement are one transaction.
-    turn = f"SELECT pg_advisory_xact_lock({_lock_key(settings)});\n"
-    done = yield from _plan_between_turns(settings, turn)
-    applied: list[str] = []
-    waiting = list(done.statements)
-    while waiting:
-        statement = waiting[0]
-        try:
-            yield Statement(turn + statement)
-        except Exception as error:
-            if sqlstate_of(error) is None:
-                raise  # not the server's verdict on the statement
-            rest = yield from _plan_between_turns(settings, turn)
-            if statement in rest.statements:
-                raise
-            waiting = list(rest.statements)
-        else:
-            applied.append(statement)
-            del waiting[0]
-    return Plan(tuple(applied), done.notes)
+    wanted = target(settings).status_type
+    labels = {ddl.add_label(wanted, label, settings) for label in wanted.labels}
+    yield from _begin_turn(settings)
+    first = yield from plan_upgrade(settings)
+    added = tuple(each for each in first.statements if each in labels)
+    for statement in added:
+        yield Statement(statement)
+    yield COMMIT
+    yield from _begin_turn(settings)
+    rest = yield from plan_upgrade(settings)
+    for statement in rest.statements:
+        yield Statement(statement)
+    yield COMMIT
+    return Plan(added + rest.statements, rest.notes)
 
 
-def _plan_between_turns(settings: DBSettings, turn: str) -> Steps[Plan]:
-    """Plan after the *turn* of whoever is at it; again where the catalog changed meanwhile."""
-    for _ in range(PLAN_ATTEMPTS - 1):
-        yield Statement(turn)
-        try:
-            return (yield from plan_upgrade(settings))
-        except Exception as error:
-            if sqlstate_of(error) is None:
-                raise
-            logger.info("The schema changed while it was looked at: %s", type(error).__qualname__)
-    return (yield from plan_upgrade(settings))
+def _begin_turn(settings: DBSettings) -> Steps[None]:
+    yield BEGIN
+    yield Statement("SELECT pg_advisory_xact_lock($1)", (_lock_key(settings),))
 
 
 def alter_durability(settings: DBSettings) -> Steps[None]:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.impl_agnostic
 
 Open = Callable[..., Awaitable[Any]]
 
-OLDEST = Path(__file__).parents[1] / "schema" / "fixtures" / "pgqueuer-0.18.10.sql"
+FIXTURES = Path(__file__).parents[1] / "schema" / "fixtures"
 LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 POOLING = {"PGQUEUER_TRANSACTION_POOLING": "true"}
 
@@ -31,9 +31,13 @@ POOLING = {"PGQUEUER_TRANSACTION_POOLING": "true"}
 @pytest.fixture
 def old(empty: Ways) -> Ways:
     """A database as the oldest release of pgqueuer installs it."""
-    with psycopg.connect(empty.direct, autocommit=True) as connection:
-        connection.execute(OLDEST.read_bytes())
+    install_release(empty, "0.18.10")
     return empty
+
+
+def install_release(ways: Ways, release: str) -> None:
+    with psycopg.connect(ways.direct, autocommit=True) as connection:
+        connection.execute((FIXTURES / f"pgqueuer-{release}.sql").read_bytes())
 
 
 def value(dsn: str, query: str) -> Any:
@@ -70,23 +74,33 @@ def test_life_of_an_installation_over_a_blocking_driver(empty: Ways) -> None:
     assert value(empty.direct, LOCKS) == 0
 
 
-async def test_upgrade(kind: str, old: Ways, open_through: Open) -> None:
-    queries = Queries(await open_through(kind, old.pooled))
+@pytest.mark.parametrize("release", ["0.18.10", "1.0.2", "1.1.1", "1.3.2"])
+async def test_upgrade(release: str, kind: str, empty: Ways, open_through: Open) -> None:
+    install_release(empty, release)
+    queries = Queries(await open_through(kind, empty.pooled))
     plan = await queries.plan_upgrade()
-    assert len(plan.statements) > 5
     assert await queries.apply_upgrade() == plan
     assert await queries.verify() == []
     assert (await queries.apply_upgrade()).statements == ()
+    assert value(empty.direct, LOCKS) == 0
+
+
+def test_upgrade_over_a_blocking_driver(old: Ways) -> None:
+    with psycopg.connect(old.pooled, autocommit=True) as connection:
+        queries = SyncQueries(SyncPsycopgDriver(connection, transaction_pooling=True))
+        queries.upgrade()
+        assert queries.verify() == []
     assert value(old.direct, LOCKS) == 0
 
 
 async def test_upgrades_at_once(old: Ways, open_through: Open) -> None:
-    """Each statement is applied by one of them, and none fails on what another one did."""
+    """One of them does it all, and none fails on what another one does."""
     kinds = ("asyncpg", "asyncpg-pool", "psycopg", "owned-asyncpg")
     all_queries = [Queries(await open_through(kind, old.pooled)) for kind in kinds]
     plan = await all_queries[0].plan_upgrade()
     done = await asyncio.gather(*(queries.apply_upgrade() for queries in all_queries))
-    assert {each for part in done for each in part.statements} >= set(plan.statements)
+    applied = [each for part in done for each in part.statements]
+    assert sorted(applied) == sorted(plan.statements)
     assert await all_queries[0].verify() == []
     assert value(old.direct, LOCKS) == 0
 
@@ -151,8 +165,7 @@ def test_command_line(without: str, empty: Ways, tmp_path: Path) -> None:
         succeeded(pgq("durability", "balanced"))
         succeeded(pgq("uninstall"))
         succeeded(pgq("verify", "--expect", "absent"))
-    with psycopg.connect(empty.direct, autocommit=True) as connection:
-        connection.execute(OLDEST.read_bytes())
+    install_release(empty, "0.18.10")
     assert "Applied" in succeeded(pgq("upgrade")).stderr
     assert value(empty.direct, LOCKS) == 0
 

@@ -19,7 +19,7 @@ from pgq_fast.drivers.pooling import (
     elsewhere,
     refuse_session_state,
 )
-from pgq_fast.drivers.psycopg_rows import DirectStatements, row_cursors
+from pgq_fast.drivers.psycopg_rows import DirectStatements, row_cursor
 from pgq_fast.drivers.recovery import CLEANUP_TIMEOUT, to_its_end
 from pgq_fast.errors import ConnectionLostError, OpenTransactionError
 from pgq_fast.logconfig import logger
@@ -215,14 +215,11 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         cursor: AsyncRawCursor[Any],
         query: str | Composed,
         args: tuple[object, ...] = (),
-        binary: bool | None = None,
     ) -> None:
         await self._begin_statement()
         try:
             # The statements are this package's own or the user's, placeholders and all.
-            await cursor.execute(
-                cast("Any", query), args or None, prepare=self._prepare, binary=binary
-            )
+            await cursor.execute(cast("Any", query), args or None, prepare=self._prepare)
         finally:
             self._end_statement()
 
@@ -238,7 +235,7 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         from psycopg import AsyncRawCursor
 
         # Other values may need an adapter that the user registered.
-        if isinstance(query, str) and binds_own_types(args) and self._direct.possible:
+        if isinstance(query, str) and binds_own_types(args):
             await self._begin_statement()
             try:
                 result = await self._direct.run(query, args)
@@ -250,20 +247,16 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         return _last_tag(cursor)
 
     async def _fetch_rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
-        if self._direct.possible:
-            await self._begin_statement()
-            try:
-                return await self._direct.fetch_rows(query, args)
-            finally:
-                self._end_statement()
-        from psycopg.rows import tuple_row
-
-        cursor = row_cursors().asynchronous(self._connection, row_factory=tuple_row)
-        await self._run(cursor, query, args, binary=True)
-        return await cursor.fetchall() if cursor.rownumber is not None else []
+        await self._begin_statement()
+        try:
+            return await self._direct.fetch_rows(query, args)
+        finally:
+            self._end_statement()
 
     async def _copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
-        cursor = row_cursors().asynchronous(self._connection)
+        from psycopg import AsyncRawCursor
+
+        cursor = AsyncRawCursor(self._connection)
         await self._begin_statement()
         try:
             async with cursor.copy(cast("Any", _copy_statement(table, columns))) as copy:
@@ -463,7 +456,7 @@ class _SyncTransaction:
 
     def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
         """``COPY table (columns) FROM STDIN (FORMAT binary)``."""
-        cursor = row_cursors().blocking(self._driver._connection)
+        cursor = row_cursor()(self._driver._connection)
         with cursor.copy(cast("Any", _copy_statement(table, columns))) as copy:
             copy.write(data)
 
@@ -509,7 +502,7 @@ class SyncPsycopgDriver(SyncDriver):
         from psycopg.rows import tuple_row
 
         with self._lock:
-            cursor = row_cursors().blocking(self._connection, row_factory=tuple_row)
+            cursor = row_cursor()(self._connection, row_factory=tuple_row)
             cursor.execute(cast("Any", query), args or None, prepare=self._prepare, binary=True)
             return cursor.fetchall() if cursor.rownumber is not None else []
 

@@ -11,13 +11,13 @@ import itertools
 import secrets
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Int8Array, Row
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection, AsyncRawCursor, RawCursor
+    from psycopg import AsyncConnection, RawCursor
     from psycopg.abc import AdaptContext, PQGen, Transformer
     from psycopg.adapt import AdaptersMap
     from psycopg.pq.abc import PGconn, PGresult
@@ -27,31 +27,22 @@ if TYPE_CHECKING:
 _STALE_STATEMENT: Final = frozenset({"26000", "0A000"})
 
 
-class RowCursors(NamedTuple):
-    """Cursors whose results do not depend on adapters that the user registered."""
-
-    asynchronous: type[AsyncRawCursor[tuple[Any, ...]]]
-    blocking: type[RawCursor[tuple[Any, ...]]]
-
-
 @functools.cache
-def row_cursors() -> RowCursors:
-    """The cursor classes; made on first use, as psycopg is optional."""
-    from psycopg import AsyncRawCursor, RawCursor
+def row_cursor() -> type[RawCursor[tuple[Any, ...]]]:
+    """A blocking cursor whose results do not depend on adapters that the user registered.
+
+    Made on first use, as psycopg is optional.
+    """
+    from psycopg import RawCursor
 
     adapters = row_adapters()
-
-    class AsyncRowCursor(AsyncRawCursor[tuple[Any, ...]]):
-        @property
-        def adapters(self) -> AdaptersMap:
-            return adapters
 
     class RowCursor(RawCursor[tuple[Any, ...]]):
         @property
         def adapters(self) -> AdaptersMap:
             return adapters
 
-    return RowCursors(AsyncRowCursor, RowCursor)
+    return RowCursor
 
 
 @functools.cache
@@ -114,14 +105,14 @@ class _Known:
 
     __slots__ = ("name", "query", "runs")
 
-    def __init__(self, query: str) -> None:
-        self.query = query.encode()
+    def __init__(self, query: bytes) -> None:
+        self.query = query
         self.runs = 0
         self.name: bytes | None = None
 
 
-class _KnownStatements(dict[tuple[str, tuple[int, ...]], _Known]):
-    """The statements of a connection, by text and types of the parameters."""
+class _KnownStatements(dict[tuple[str, tuple[int, ...], str], _Known]):
+    """The statements of a connection, by text, types of the parameters, and encoding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +155,8 @@ class DirectStatements:
         self._context = _Context(connection)
         self._make_transformer: Callable[[AdaptContext], Transformer] = adapt.Transformer
         self._transformer: Transformer | None = None
-        self._encoding: bytes | None = None
+        self._client_encoding: bytes | None = None
+        self._encoding = ""
         self._execute: Callable[[PGconn], PQGen[list[PGresult]]] = generators.execute
         self._auto = adapt.PyFormat.AUTO
         self._binary = Format.BINARY
@@ -176,11 +168,6 @@ class DirectStatements:
             map(int, (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY))
         )
         self._failed = int(ExecStatus.FATAL_ERROR)
-
-    @property
-    def possible(self) -> bool:
-        """False while the user has the connection in pipeline mode, which needs a cursor."""
-        return not self._connection.pgconn.pipeline_status
 
     async def fetch_rows(self, query: str, args: Sequence[object]) -> Sequence[Row]:
         """Run *query*; its rows as tuples, none where it returns nothing."""
@@ -209,6 +196,10 @@ class DirectStatements:
             pgconn = connection.pgconn
             if pgconn.status != self._alive:
                 raise errors.OperationalError("the connection is closed")
+            if pgconn.pipeline_status:
+                raise errors.NotSupportedError(
+                    "the connection is in pipeline mode: end its pipeline() block first"
+                )
             transformer = self._transformer_for(pgconn)
             values = transformer.dump_sequence(args, [self._auto] * len(args))
             types = transformer.types or ()
@@ -235,7 +226,7 @@ class DirectStatements:
                     if not idle:
                         raise  # the transaction is lost
             pgconn.send_query_params(
-                query.encode() if known is None else known.query,
+                query.encode(self._encoding) if known is None else known.query,
                 values,
                 param_types=types,
                 param_formats=formats,
@@ -245,10 +236,11 @@ class DirectStatements:
 
     def _transformer_for(self, pgconn: PGconn) -> Transformer:
         """What adapts values; a new one where the session's encoding is another."""
-        encoding = pgconn.parameter_status(b"client_encoding")
+        client_encoding = pgconn.parameter_status(b"client_encoding")
         transformer = self._transformer
-        if transformer is None or encoding != self._encoding:
-            self._encoding = encoding
+        if transformer is None or client_encoding != self._client_encoding:
+            self._client_encoding = client_encoding
+            self._encoding = self._connection.info.encoding
             self._transformer = transformer = self._make_transformer(self._context)
         return transformer
 
@@ -256,14 +248,14 @@ class DirectStatements:
         """What is known of the statement; None where it is never to be prepared."""
         if not self._prepares:
             return None
-        known = self._known.get((query, types))
+        known = self._known.get((query, types, self._encoding))
         if known is None:
             most = self._connection.prepared_max
             if most is not None and len(self._known) >= most:
                 self._forget_unprepared()
                 if len(self._known) >= most:
                     return None
-            known = self._known[query, types] = _Known(query)
+            known = self._known[query, types, self._encoding] = _Known(query.encode(self._encoding))
         return known
 
     def _forget_unprepared(self) -> None:

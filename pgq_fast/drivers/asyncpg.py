@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from pgq_fast.drivers.base import Driver, NotifyCallback, Row, binds_own_types
+from pgq_fast.drivers.base import Driver, NotifyCallback, Row
 from pgq_fast.drivers.failures import TransactionAbortedError
 from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
 from pgq_fast.drivers.pooling import (
@@ -37,6 +37,9 @@ _ROLLBACK_ATTEMPTS: Final = 3
 
 # How the await of a statement ends that may still run on the server.
 _ENDED_EARLY: Final = (asyncio.CancelledError, TimeoutError)
+
+# Statements whose types asyncpg has asked about; this package has fewer.
+_REMEMBERED_QUERIES: Final = 500
 
 # Seconds after which the server is asked again to cancel a statement.
 _CANCEL_INTERVAL: Final = 0.25
@@ -145,17 +148,6 @@ async def _roll_back(connection: AnyConnection, ended_early: bool) -> None:
     logger.warning("A failed transaction could not be rolled back and is still open")
 
 
-def _may_need_types(args: Sequence[object]) -> bool:
-    """Whether asyncpg may have to ask the server about the types of *args*.
-
-    For that it changes a setting of its session and restores it, which behind a pooler takes a
-    transaction: else the one session may be changed and another one restored. A statement without
-    that is safe by itself: where asyncpg caches no statements, what is to be run goes together
-    with its values.
-    """
-    return bool(args) and not binds_own_types(args)
-
-
 def _require_no_statement_cache(connection: AnyConnection) -> None:
     """Refuse a connection that prepares statements by name.
 
@@ -212,6 +204,7 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
             _require_no_statement_cache(connection)
         self._connection: AnyConnection = connection
         self._transaction_pooling = transaction_pooling
+        self._asked_about: set[str] = set()
         self._elsewhere = elsewhere(transaction_pooling, listen_on, poll_interval)
         self._lock = asyncio.Lock()
         self._shutdown = asyncio.Event()
@@ -247,10 +240,6 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries."""
-        if self._transaction_pooling:
-            # For the types in its rows: see _may_need_types.
-            async with self.transaction():
-                return [dict(row) for row in await self._connection.fetch(query, *args)]
         return [dict(record) for record in await self._fetch(query, args)]
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
@@ -259,6 +248,9 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
         return cast("list[Row]", await self._fetch(query, args))
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
+        if self._transaction_pooling and query not in self._asked_about:
+            async with self._asking_about(query) as connection:
+                return await connection.fetch(query, *args)
         # As in _turn(), whose generator would be a good part of the client's cost of a claim.
         async with self._lock:
             if self._unsettled:
@@ -276,12 +268,28 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
         Raises:
             SessionStateError: Its effect belongs to a session, which this driver does not have.
         """
-        if self._transaction_pooling and _may_need_types(args):
+        if self._transaction_pooling and args:
             refuse_session_state(args)
-            async with self.transaction():
-                return await self._connection.execute(query, *args)
+            if query not in self._asked_about:
+                async with self._asking_about(query) as connection:
+                    return await connection.execute(query, *args)
         async with self._turn() as connection:
             return await connection.execute(query, *args)
+
+    @contextlib.asynccontextmanager
+    async def _asking_about(self, query: str) -> AsyncIterator[AnyConnection]:
+        """A transaction for the first run of *query* behind a pooler.
+
+        Where asyncpg meets a type for the first time, it asks the server about it, and for that
+        changes a setting of the session and restores it: outside a transaction the one session may
+        be changed and another one be restored. Later runs need none. Without a statement cache
+        asyncpg sends what is to be run together with its values, in one message.
+        """
+        async with self.transaction():
+            yield self._connection
+        if len(self._asked_about) >= _REMEMBERED_QUERIES:
+            self._asked_about.clear()
+        self._asked_about.add(query)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send a NOTIFY."""
@@ -424,10 +432,6 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries."""
-        if self._transaction_pooling:
-            # For the types in its rows: see _may_need_types.
-            async with self._acquired() as connection, _own_transaction(connection):
-                return [dict(row) for row in await connection.fetch(query, *args)]
         return [dict(record) for record in await self._fetch(query, args)]
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
@@ -437,6 +441,9 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
         async with self._acquired() as connection:
+            if self._transaction_pooling:
+                async with _own_transaction(connection):
+                    return await connection.fetch(query, *args)
             return await connection.fetch(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
@@ -446,8 +453,10 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
             SessionStateError: Its effect belongs to a session, which this driver does not have.
         """
         async with self._acquired() as connection:
-            if self._transaction_pooling and _may_need_types(args):
+            if self._transaction_pooling and args:
                 refuse_session_state(args)
+                # See AsyncpgDriver._asking_about; which of the pool's connections ran it before
+                # cannot be known here.
                 async with _own_transaction(connection):
                     return await connection.execute(query, *args)
             return await connection.execute(query, *args)

@@ -13,9 +13,15 @@ import psycopg
 import pytest
 
 from behaviour.helpers import Tables, eventually
+from drivers.helpers import background
 from pgbouncer.helpers import Library, Ways
 from pgq_fast.completion import CompletionWatcher
-from pgq_fast.connections import create_asyncpg_pool, create_psycopg_pool
+from pgq_fast.connections import (
+    connect_asyncpg,
+    connect_psycopg,
+    create_asyncpg_pool,
+    create_psycopg_pool,
+)
 from pgq_fast.db import AsyncpgDriver, AsyncpgPoolDriver, PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.drivers.base import Int8Array
 from pgq_fast.drivers.failures import TransactionAbortedError, sqlstate_of
@@ -66,6 +72,26 @@ async def test_a_statement_cache_is_refused(queue: Ways) -> None:
                 pass
 
 
+async def test_the_application_name_goes_through(queue: Ways) -> None:
+    settings = ConnectionSettings(
+        dsn=queue.pooled, transaction_pooling=True, application_name="mine", connect_timeout=20
+    )
+    for _ in range(3):
+        async with connect_asyncpg(settings=settings) as one:
+            assert await one.fetchval("SELECT current_setting('application_name')") == "mine"
+        async with connect_psycopg(settings=settings) as other:
+            cursor = await other.execute("SELECT current_setting('application_name')")
+            assert await cursor.fetchone() == ("mine",)
+
+
+async def test_a_search_path_in_the_dsn_is_refused(queue: Ways) -> None:
+    """By PgBouncer, which says so: see the README for what to do instead."""
+    with pytest.raises(asyncpg.PostgresError, match="unsupported startup parameter: search_path"):
+        await asyncpg.connect(f"{queue.pooled}&search_path=mine")
+    with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter: options"):
+        await psycopg.AsyncConnection.connect(f"{queue.pooled}&options=-csearch_path%3Dmine")
+
+
 # Statements.
 
 
@@ -109,11 +135,28 @@ async def test_statements_of_several_clients_at_once(queue: Ways, open_through: 
     await asyncio.gather(*(ask(*each) for each in enumerate(drivers)))
 
 
-async def test_types_that_asyncpg_has_to_ask_for(queue: Ways, open_through: Open) -> None:
-    driver = await open_through("asyncpg", queue.pooled)
-    for label in ("queued", "picked"):
-        (row,) = await driver.fetch("SELECT $1::pgqueuer_status AS status", label)
-        assert row["status"] == label
+@pytest.mark.parametrize("name", ["asyncpg", "asyncpg-pool", "owned-asyncpg"])
+async def test_types_that_asyncpg_has_to_ask_about(
+    name: str, queue: Ways, open_through: Open, tables: Tables
+) -> None:
+    """No session keeps the setting that asyncpg changes meanwhile."""
+    noise = await open_through("psycopg", queue.pooled)
+
+    async def make_noise() -> None:
+        # Takes turns at times that nobody can foresee.
+        while True:
+            await noise.execute("SELECT 1")
+
+    async with background(make_noise()):
+        for n in range(15):
+            driver = await open_through(name, queue.pooled)
+            (row,) = await driver.fetch("SELECT $1::pgqueuer_status AS status", "queued")
+            assert row["status"] == "queued"
+            await driver.execute("SELECT $1::interval[]", [])
+            await Queries(driver).enqueue(["e"] * 3, [b"x"] * 3, [n] * 3)
+    with psycopg.connect(queue.pooled, autocommit=True, prepare_threshold=None) as connection:
+        found = [connection.execute("SHOW jit").fetchone() for _ in range(4 * SESSIONS)]
+    assert found == [(await tables.value("SHOW jit"),)] * len(found)
 
 
 async def test_a_transaction_keeps_its_session(driver: Any) -> None:

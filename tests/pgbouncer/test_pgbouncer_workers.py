@@ -26,6 +26,7 @@ from pgq_fast.settings import POLL_INTERVAL, ConnectionSettings
 from pgq_fast.types import QueueExecutionMode
 from pgq_fast.worker import loop
 from support.drivers import MakeDriver
+from support.pgbouncer import PgBouncer
 
 Open = Callable[..., Awaitable[Any]]
 
@@ -281,6 +282,49 @@ def test_the_environment_says_it_too(
     monkeypatch.setenv("PGQUEUER_LISTEN_DSN", queue.direct)
     assert driver.poll_interval is None
     assert queue.direct not in repr(ConnectionSettings())
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_survives_the_loss_of_the_pooler_and_of_its_sessions(
+    listens: bool, library: Library, pgbouncer: PgBouncer, queue: Ways, tables: Tables
+) -> None:
+    pgq = from_dsn(queue, library, poll_interval=0.1, listen_dsn=queue.direct if listens else None)
+    runs: Counter[int] = Counter()
+
+    @pgq.entrypoint("e")
+    async def handler(job: Job) -> None:
+        runs[job.id] += 1
+        await asyncio.sleep(0.001)
+
+    async with await psycopg.AsyncConnection.connect(queue.direct, autocommit=True) as connection:
+        producer = Queries(PsycopgDriver(connection))
+        task = asyncio.create_task(
+            pgq.run(batch_size=20, heartbeat_timeout=timedelta(seconds=2), **QUIET)
+        )
+        ids: list[Any] = []
+        for turn in range(6):
+            ids += await producer.enqueue(["e"] * 150, [None] * 150, [0] * 150)
+            before = len(runs)
+            await eventually(lambda least=before + 20: task.done() or len(runs) > least)  # type: ignore[misc]
+            assert not task.done(), task.exception()
+            if turn % 2:
+                await asyncio.to_thread(pgbouncer.restart)
+            else:
+                await tables.rows(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND query ~ 'pgqueuer'"
+                    " AND pid NOT IN (pg_backend_pid(), $1)",
+                    connection.info.backend_pid,
+                )
+
+        async def all_ended() -> bool:
+            assert not task.done(), task.exception()
+            return await tables.count() == 0
+
+        await eventually(all_ended)
+    await stop(pgq, task)
+    assert sorted(runs) == ids
+    assert await tables.ended() == ids
 
 
 async def test_a_fleet_runs_each_job_once(

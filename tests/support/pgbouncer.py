@@ -64,7 +64,21 @@ class PgBouncer:
         if self._account is not None:
             for path in (self._folder, configuration):
                 shutil.chown(path, self._account)
-        with (self._folder / "log").open("wb") as log:
+        self._spawn()
+
+    def restart(self) -> None:
+        """End it at once, which cuts off its clients, and start it again."""
+        self._end()
+        self._spawn()
+
+    def stop(self) -> None:
+        """End it at once and remove its folder."""
+        self._end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _spawn(self) -> None:
+        configuration = self._folder / "pgbouncer.ini"
+        with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._program, str(configuration)],
                 stdin=subprocess.DEVNULL,
@@ -78,8 +92,7 @@ class PgBouncer:
             )
         self._wait_until_ready()
 
-    def stop(self) -> None:
-        """End it at once and remove its folder."""
+    def _end(self) -> None:
         if self._process is not None:
             for end in (self._process.terminate, self._process.kill):
                 if self._process.poll() is not None:
@@ -88,7 +101,6 @@ class PgBouncer:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(_STOP_TIMEOUT)
             self._process = None
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _configuration(self) -> str:
         server = conninfo_to_dict(self._server_dsn)

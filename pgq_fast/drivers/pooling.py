@@ -24,6 +24,7 @@ __all__ = [
     "elsewhere",
     "poll_interval_of",
     "refuse_session_state",
+    "report_polling",
 ]
 
 DEFAULT_POLL_INTERVAL: Final = timedelta(seconds=POLL_INTERVAL)

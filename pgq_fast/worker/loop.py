@@ -95,6 +95,7 @@ class Worker:
         self.layout = worker_layout(manager.queries)
         # None where notifications arrive.
         self.poll_interval = poll_interval_of(manager.queries.driver)
+        self.ended_before_claim = 0
         self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
         self.tasks: set[asyncio.Task[None]] = set()
         self.upcoming: asyncio.Task[Claim | None] | None = None
@@ -193,6 +194,7 @@ class Worker:
                 wanted = min(self.batch_size, room)
                 # Before the claim: what is notified from here on may be missing in its answer.
                 self.wake.clear()
+                self.ended_before_claim = self.manager.jobs_logged
                 claim = await self._claim(wanted)
             else:
                 wanted = self.batch_size
@@ -301,6 +303,11 @@ class Worker:
         draining = self.mode is QueueExecutionMode.drain
         # Where no notification of the DELETE arrives, the end of a job announces the free seat.
         polls_for_seats = self.poll_interval is not None and self.wake_at_delete
+        if polls_for_seats and self.manager.jobs_logged != self.ended_before_claim:
+            # The seat is free once the server knows.
+            await self._flush_acks()
+            if not len(self.acks):
+                return
         self.wake_at_job_end = draining or polls_for_seats
         try:
             idle = False
@@ -309,7 +316,7 @@ class Worker:
                 await asyncio.sleep(0)
                 # A job that ends after this may bring another one that the probe does not see.
                 running = bool(self.manager.job_context)
-                await self._flush_for_drain()
+                await self._flush_acks()
                 idle = not running and not len(self.acks)
             if self.wake.is_set() or self.stopping:
                 return
@@ -336,7 +343,7 @@ class Worker:
         """Look at the queue after *delay*: a retry is an UPDATE, which notifies nobody."""
         self.loop.call_later(max(delay.total_seconds(), 0), self.wake.set)
 
-    async def _flush_for_drain(self) -> None:
+    async def _flush_acks(self) -> None:
         try:
             await self.acks.flush()
         except Exception as error:

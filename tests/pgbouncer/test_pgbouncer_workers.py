@@ -169,16 +169,19 @@ async def test_listens_past_the_pooler(
     assert "No notification" not in caplog.text
 
 
+@pytest.mark.parametrize("turns", [0, 1, 5])
 async def test_a_seat_that_gets_free_is_taken_without_notification(
-    library: Library, queue: Ways
+    turns: int, library: Library, queue: Ways
 ) -> None:
     """Not at the pace of the polls: the end of a job announces it."""
     pgq = from_dsn(queue, library, poll_interval=3600)
+    pgq.qm.min_dequeue_poll_interval = timedelta(hours=1)
     seen: list[int] = []
 
     @pgq.entrypoint("e", concurrency_limit=1)
     async def handler(job: Job) -> None:
-        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         seen.append(job.id)
 
     ids = await queries_of(pgq).enqueue(["e"] * 30, [None] * 30, [0] * 30)

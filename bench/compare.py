@@ -1,173 +1,441 @@
 """pgqueuer and pgq_fast side by side: one script, one server, the same public API and settings.
 
-    python bench/compare.py [--jobs 20000] [--repeat 3] [--dsn DSN]
+    python bench/compare.py                       everything, in six to ten minutes
+    python bench/compare.py --quick               a first impression in about one
+    python bench/compare.py --only drain --repeat 5 --json figures.json
 
-Each measurement runs in a process of its own, on a freshly installed schema, the two libraries in
-turn. It reports jobs a second and the client's CPU time a job, medians over the repeats with the
-spread between the slowest and the fastest, and the ratios. Without a DSN an embedded PostgreSQL is
-used, at its defaults: fsync and synchronous_commit are on.
+Each measurement runs in a process of its own, on uvloop, in a new database with a freshly
+installed schema. The queue tables are ANALYZEd once they are filled, for both libraries, and a
+CHECKPOINT precedes each measurement. The libraries take turns, and the whole turn is repeated.
+Every job is checked to have run exactly once and to be in the log as successful; enqueued ones
+that are not run, to be in the queue.
+
+Without --dsn an embedded PostgreSQL is used, at its own defaults: fsync and synchronous_commit
+are on. The role of --dsn must be able to create databases and to CHECKPOINT; what is there already
+is not touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
+import fnmatch
 import json
 import os
 import platform
-import statistics
+import secrets
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
 
-PACKAGES = ("pgqueuer", "pgq_fast")
-PAYLOAD = b"x" * 32
-ENQUEUE_LIST = 1000
+from figures import Runs, Spread, Verdict, best, judge, spread
+from measure import PAYLOAD, Database, Figures, Trial, request_line
+from scenarios import GROUPS, Scenario, Side
+
+REPEAT: Final = 3
+QUICK_REPEAT: Final = 1
+QUICK_SCALE: Final = 0.2
+# Jobs of a trial at least, whatever the scale: a median of waits needs some.
+FEWEST: Final = 10
+# Load average a CPU up to which a machine counts as idle.
+IDLE: Final = 0.25
+# Seconds after which a measurement counts as hanging.
+TIMEOUT: Final = 600
+
+PACKAGES: Final = ("pgqueuer", "pgq_fast", "asyncpg", "psycopg", "pydantic", "uvloop")
+
+SERVER_SETTINGS: Final = (
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_level",
+    "wal_sync_method",
+    "shared_buffers",
+    "work_mem",
+    "max_wal_size",
+    "checkpoint_timeout",
+    "autovacuum",
+    "jit",
+    "max_connections",
+)
+# Off, they make commits cheaper than they are where data matters.
+DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
+
+# How each figure is headed and printed.
+FIGURES: Final = {
+    "rate": ("jobs/s", ",.0f"),
+    "cpu": ("client CPU us/job", ".2f"),
+    "wal": ("WAL bytes/job", ",.0f"),
+    "p50": ("p50 ms", ".2f"),
+    "p99": ("p99 ms", ".2f"),
+}
 
 
-async def measure(package: str, dsn: str, jobs: int, batch_size: int, handler: str) -> None:
-    """Enqueue and drain with *package*; print the figures as JSON."""
+class BenchError(RuntimeError):
+    """A measurement failed, or cannot be made here."""
+
+
+# ------------------------------------------------------------------------------ where it ran
+
+
+def processor() -> str:
+    """The model of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, the server aside."""
+    return {
+        "cpu": processor(),
+        "cpu_count": os.cpu_count(),
+        "system": platform.platform(),
+        # What else was going on when the run began.
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = version(name.replace("_", "-"))
+    return found
+
+
+async def query(dsn: str, statement: str, *args: object) -> Any:
+    """One value, or None.
+
+    Raises:
+        BenchError: The server does not answer, or refuses.
+    """
     import asyncpg
 
-    library = importlib.import_module(package)
-    types = importlib.import_module(f"{package}.types")
-    connection = await asyncpg.connect(dsn)
     try:
-        pgq = library.PgQueuer.from_asyncpg_connection(connection)
-        if await pgq.queries.has_table(pgq.queries.qbe.settings.queue_table):
-            await pgq.queries.uninstall()
-        await pgq.queries.install()
-        await connection.execute("CHECKPOINT")
-        runs: dict[int, int] = {}
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(statement, *args)
+        finally:
+            await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise BenchError(f"cannot use the server: {error}") from error
 
-        async def noop(job: Any) -> None:
-            runs[job.id] = runs.get(job.id, 0) + 1
 
-        async def yielding(job: Any) -> None:
-            await asyncio.sleep(0)
-            runs[job.id] = runs.get(job.id, 0) + 1
+def server(dsn: str) -> dict[str, str]:
+    """Its version and settings."""
+    return {
+        name: asyncio.run(query(dsn, "SELECT current_setting($1)", name))
+        for name in SERVER_SETTINGS
+    }
 
-        pgq.entrypoint("bench")({"noop": noop, "sleep(0)": yielding}[handler])
 
-        wall, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, jobs, ENQUEUE_LIST):
-            count = min(ENQUEUE_LIST, jobs - start)
-            await pgq.queries.enqueue(["bench"] * count, [PAYLOAD] * count, [0] * count)
-        enqueue_wall, enqueue_cpu = time.perf_counter() - wall, time.process_time() - cpu
+def warnings(facts: dict[str, Any]) -> list[str]:
+    """What to hold against the figures."""
+    found = [
+        f"{name} is off: commits are cheaper here than where data must survive a crash"
+        for name in DURABILITY
+        if facts["server"][name] == "off"
+    ]
+    load, cpus = facts["machine"]["load_average"], facts["machine"]["cpu_count"]
+    if load > IDLE * cpus:
+        found.append(f"the machine is at other work: load {load}, {cpus} CPUs")
+    return found
 
-        wall, cpu = time.perf_counter(), time.process_time()
-        await pgq.run(mode=types.QueueExecutionMode.drain, batch_size=batch_size)
-        drain_wall, drain_cpu = time.perf_counter() - wall, time.process_time() - cpu
 
-        if len(runs) != jobs or set(runs.values()) != {1}:
-            raise SystemExit(f"{package}: {len(runs)} of {jobs} jobs ran, not each exactly once")
-        done = await connection.fetchval(
-            "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
-        )
-        if done != jobs:
-            raise SystemExit(f"{package}: the log has {done} of {jobs} jobs as successful")
-        print(
-            json.dumps(
-                {
-                    "enqueue rate": jobs / enqueue_wall,
-                    "enqueue cpu": enqueue_cpu / jobs * 1e6,
-                    "drain rate": jobs / drain_wall,
-                    "drain cpu": drain_cpu / jobs * 1e6,
-                }
-            )
-        )
+# ------------------------------------------------------------------------------ measuring
+
+
+@contextmanager
+def new_database(dsn: str) -> Iterator[Database]:
+    """An empty database, dropped at the end whoever is still connected."""
+    name = f"pgq_fast_bench_{secrets.token_hex(4)}"
+    asyncio.run(query(dsn, f"CREATE DATABASE {name} TEMPLATE template0"))
+    try:
+        yield Database(dsn, name)
     finally:
-        await connection.close()
+        asyncio.run(query(dsn, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-def in_process(
-    package: str, dsn: str, jobs: int, batch_size: int, handler: str
-) -> dict[str, float]:
-    """One measurement, in a process that loads only *package*."""
-    command = [sys.executable, os.path.abspath(__file__), "--measure", package, "--dsn", dsn]
-    command += ["--jobs", str(jobs), "--batch-size", str(batch_size), "--handler", handler]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run_trial(trial: Trial, dsn: str) -> Figures:
+    """One measurement, in a process of its own."""
+    # Names, schema and connection are chosen here; the user's shell must not.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PGQUEUER_", "PGQ_FAST_"))
+    }
+    # By name, so that kernels that are missing end the run instead of being measured as fast.
+    environment["PGQ_FAST_IMPL"] = trial.implementation
+    with new_database(dsn) as database:
+        # A process of its own loads one library only, and starts without what others left behind.
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("measure.py"))],
+            input=request_line("measure", trial, database),
+            capture_output=True,
+            env=environment,
+            timeout=TIMEOUT,
+            check=False,
+        )
     if done.returncode:
-        raise SystemExit(f"{package}: {done.stderr.strip()[-2000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        reason = done.stderr.decode(errors="replace").strip()[-2000:]
+        raise BenchError(f"{trial.package}, {trial.task}, {trial.settings()}: {reason}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-async def server_settings(dsn: str) -> str:
-    """Version and durability of the server."""
-    import asyncpg
-
-    connection = await asyncpg.connect(dsn)
-    try:
-        names = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
-        values = [await connection.fetchval("SELECT current_setting($1)", name) for name in names]
-        return ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-    finally:
-        await connection.close()
-
-
-def spread(values: list[float]) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):10,.1f} ({min(values):,.1f} to {max(values):,.1f})"
-
-
-def report(dsn: str, jobs: int, repeat: int) -> None:
-    """Measure and print everything."""
-    from importlib.metadata import version
-
-    from pgq_fast import __impl__
-
-    print(f"Python {platform.python_version()}, uvloop {version('uvloop')}, {os.cpu_count()} CPUs")
-    print(f"pgqueuer {version('pgqueuer')}, asyncpg {version('asyncpg')}, pgq_fast: {__impl__}")
-    print(f"PostgreSQL: {asyncio.run(server_settings(dsn))}")
-    print(f"{jobs:,} jobs of {len(PAYLOAD)} bytes, one connection, {repeat} repeats in turn\n")
-    for batch_size, handler in ((10, "noop"), (50, "noop"), (200, "noop"), (200, "sleep(0)")):
-        found: dict[str, list[dict[str, float]]] = {package: [] for package in PACKAGES}
-        for _ in range(repeat):
-            for package in PACKAGES:
-                found[package].append(in_process(package, dsn, jobs, batch_size, handler))
-        print(f"batch_size={batch_size}, handler {handler}")
-        for figure, unit in (
-            ("enqueue rate", "jobs/s"),
-            ("enqueue cpu", "us/job"),
-            ("drain rate", "jobs/s"),
-            ("drain cpu", "us/job"),
-        ):
-            columns = {package: [run[figure] for run in found[package]] for package in PACKAGES}
-            old, new = (statistics.median(columns[package]) for package in PACKAGES)
-            shown = "  ".join(f"{package} {spread(columns[package])}" for package in PACKAGES)
-            print(f"  {figure:12} {unit}  {shown}  ratio {new / old:.2f}")
-        print()
+def run_group(scenarios: Sequence[Scenario], repeat: int, dsn: str) -> Runs:
+    """All trials of a group in turn, and that *repeat* times; a trial that is shared runs once."""
+    trials = list(dict.fromkeys(trial for scenario in scenarios for trial in scenario.trials()))
+    runs: dict[Trial, list[Figures]] = {trial: [] for trial in trials}
+    for number in range(repeat):
+        for trial in trials:
+            began = time.monotonic()
+            runs[trial].append(run_trial(trial, dsn))
+            print(
+                f"  {number + 1}/{repeat} {trial.package}, {trial.task}, {trial.handler}, "
+                f"{trial.settings()}: {time.monotonic() - began:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+    return runs
 
 
-def main() -> None:
-    """Parse the arguments and run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--dsn")
-    parser.add_argument("--measure", choices=PACKAGES, help=argparse.SUPPRESS)
-    parser.add_argument("--batch-size", type=int, default=10, help=argparse.SUPPRESS)
-    parser.add_argument("--handler", default="noop", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        import uvloop
+def select(patterns: Sequence[str]) -> list[list[Scenario]]:
+    """The groups, reduced to the scenarios that a pattern names."""
 
-        uvloop.run(
-            measure(options.measure, options.dsn, options.jobs, options.batch_size, options.handler)
+    def chosen(scenario: Scenario) -> bool:
+        return not patterns or any(
+            pattern in scenario.name or fnmatch.fnmatchcase(scenario.name, pattern)
+            for pattern in patterns
         )
-        return
-    with ExitStack() as stack:
-        dsn = options.dsn
-        if dsn is None:
-            from pgq_fast.embedded import embedded_postgres
 
-            dsn = stack.enter_context(embedded_postgres())
-        report(dsn, options.jobs, options.repeat)
+    groups = [[scenario for scenario in group if chosen(scenario)] for group in GROUPS]
+    return [group for group in groups if group]
+
+
+def scaled(scenario: Scenario, scale: float) -> Scenario:
+    """The scenario with other numbers of jobs."""
+
+    def resize(side: Side) -> Side:
+        return [replace(trial, jobs=max(FEWEST, round(trial.jobs * scale))) for trial in side]
+
+    return replace(scenario, sides={name: resize(side) for name, side in scenario.sides.items()})
+
+
+# ------------------------------------------------------------------------------ reporting
+
+
+def show(value: Spread, form: str) -> str:
+    """Median, and lowest and highest where they differ."""
+    median = format(value.median, form)
+    if value.lowest == value.highest:
+        return median
+    return f"{median} ({format(value.lowest, form)} to {format(value.highest, form)})"
+
+
+def target_name(verdict: Verdict) -> str:
+    """What the target is about."""
+    target = verdict.target
+    unit = FIGURES[target.figure][0]
+    return f"{target.of} / {target.over}, {unit}" if target.over else f"{target.of}, {unit}"
+
+
+def target_line(verdict: Verdict) -> str:
+    """The target, what was found, and whether that is enough."""
+    # A ratio has two digits after the point; most are below 10.
+    shown = show(verdict.value, ".2f")
+    verdicts = {True: "met", False: "MISSED", None: ""}
+    return (
+        f"{target_name(verdict):42} {shown:26} {verdict.target.limit():8} {verdicts[verdict.met]}"
+    ).rstrip()
+
+
+def print_scenario(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> None:
+    """The figures of each trial, and the targets."""
+    print(f"\n{scenario.name}: {scenario.title}")
+    first = next(iter(scenario.trials()))
+    figures = [figure for figure in FIGURES if figure in runs[first][0]]
+    print(line("", "", "", [FIGURES[figure][0] for figure in figures]))
+    for name, side in scenario.sides.items():
+        chosen = best(side, runs)
+        for trial in side:
+            mark = "*" if len(side) > 1 and trial == chosen else ""
+            cells = [show(spread(runs[trial], figure), FIGURES[figure][1]) for figure in figures]
+            print(line(mark, name, f"{trial.settings()}, {trial.jobs:,} jobs", cells))
+    for verdict in verdicts:
+        print(f"   {target_line(verdict)}")
+    sys.stdout.flush()
+
+
+def line(mark: str, side: str, settings: str, cells: Sequence[str]) -> str:
+    """A row of a scenario's table."""
+    return f" {mark:1} {side:11} {settings:50} {'  '.join(f'{cell:25}' for cell in cells)}".rstrip()
+
+
+def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """A scenario for the file: every figure that was measured, and what was made of them."""
+    return {
+        "name": scenario.name,
+        "title": scenario.title,
+        "sides": {
+            name: [
+                {
+                    "trial": asdict(trial),
+                    "settings": trial.settings(),
+                    "best": trial == best(side, runs),
+                    "runs": runs[trial],
+                }
+                for trial in side
+            ]
+            for name, side in scenario.sides.items()
+        },
+        "targets": [
+            {
+                "title": target_name(verdict),
+                "limit": verdict.target.limit(),
+                "met": verdict.met,
+                **asdict(verdict.target),
+                **asdict(verdict.value),
+            }
+            for verdict in verdicts
+        ],
+    }
+
+
+def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str) -> dict[str, Any]:
+    """Measure and print everything; the same as data."""
+    facts: dict[str, Any] = {"versions": versions(), "machine": machine(), "server": server(dsn)}
+    facts["warnings"] = warnings(facts)
+    for title in ("versions", "machine", "server"):
+        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items()))
+    for warning in facts["warnings"]:
+        print(f"WARNING: {warning}")
+    print(
+        f"{len(PAYLOAD)} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
+        "highest); ratios of medians (lowest to highest ratio of a repeat)\n"
+        "new database for each measurement; tables ANALYZEd once filled, for both libraries; "
+        "CHECKPOINT before; * is the best of a side, which counts"
+    )
+    began = time.monotonic()
+    results, summary = [], []
+    for group in groups:
+        group = [scaled(scenario, options.scale) for scenario in group]
+        runs = run_group(group, options.repeat, dsn)
+        for scenario in group:
+            verdicts = judge(scenario, runs)
+            print_scenario(scenario, runs, verdicts)
+            results.append(as_json(scenario, runs, verdicts))
+            summary += [(scenario.name, verdict) for verdict in verdicts]
+    print(f"\n{'scenario':15} {'':42} {'found':26} {'target':8}")
+    for name, verdict in summary:
+        print(f"{name:15} {target_line(verdict)}")
+    seconds = time.monotonic() - began
+    print(
+        f"\n{seconds:.0f} s; every job was found where it should be: run once and logged, or queued"
+    )
+    return {
+        **facts,
+        "repeat": options.repeat,
+        "scale": options.scale,
+        "seconds": seconds,
+        "scenarios": results,
+    }
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def positive_int(text: str) -> int:
+    """A number of repeats."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """A scale."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dsn", help="a server of yours instead of an embedded one")
+    parser.add_argument(
+        "--only",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="scenarios whose name has this part or matches it; may be repeated",
+    )
+    parser.add_argument("--list", action="store_true", help="list the scenarios and do no more")
+    parser.add_argument("--repeat", type=positive_int, help=f"default: {REPEAT}")
+    parser.add_argument("--scale", type=positive_float, help="multiplies the numbers of jobs")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"--repeat {QUICK_REPEAT} --scale {QUICK_SCALE}, where they are not given",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything here as well")
+    options = parser.parse_args(arguments)
+    if options.repeat is None:
+        options.repeat = QUICK_REPEAT if options.quick else REPEAT
+    if options.scale is None:
+        options.scale = QUICK_SCALE if options.quick else 1.0
+    return options
+
+
+@contextmanager
+def postgres(dsn: str | None) -> Iterator[str]:
+    """The user's server, or an embedded one."""
+    from pgq_fast.embedded import embedded_postgres, sigterm_as_exit
+
+    if dsn is None:
+        with embedded_postgres() as own:
+            yield own
+    else:
+        # So that the database of the moment is dropped.
+        with sigterm_as_exit():
+            yield dsn
+
+
+def main() -> int:
+    """Run; 1 for an error that is explained, 130 for Ctrl-C. A missed target is no error."""
+    options = parse()
+    groups = select(options.only)
+    if options.list or not groups:
+        for scenario in (scenario for group in GROUPS for scenario in group):
+            print(f"{scenario.name:15} {scenario.title}")
+        return 0 if options.list else 2
+    try:
+        with postgres(options.dsn) as dsn:
+            found = compare(options, groups, dsn)
+    except (BenchError, subprocess.TimeoutExpired) as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,34 +1,43 @@
-"""The kernels one by one: compiled, pure, and where it has one, the way pgqueuer does it.
+"""The kernels one by one: compiled, pure, and pgqueuer's way of doing the same.
 
-    pytest bench/test_kernels.py --benchmark-enable --benchmark-columns=median,iqr,rounds
+    pytest bench --benchmark-enable --benchmark-time-unit=ms --benchmark-columns=median,iqr,rounds
 
-Each benchmark handles ``ROWS`` items a round; divide for the cost of one.
+Each round handles ``ITEMS`` items, a thousand: milliseconds a round are microseconds an item. The
+groups are headed by the target for the compiled kernel, in microseconds an item.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
+import time
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
+import asyncpg
 import pgqueuer
 import pgqueuer.models
 import pytest
+import uvloop
 
 import pgq_fast_ext.codec
 import pgq_fast_ext.notify
 from pgq_fast import Job
 from pgq_fast._pure import codec as pure_codec
 from pgq_fast._pure import notify as pure_notify
+from pgq_fast.embedded import embedded_postgres
+from pgq_fast.models import parse_headers
 
-ROWS = 1000
+ITEMS = 1000
 OWNER = uuid.uuid4()
 NOW = datetime.now(UTC)
-TIMES = struct.pack("!qqq", 1, 2, 3)
-IDS = struct.pack(f"!{ROWS}q", *range(ROWS))
-PAYLOAD = (
+ENTRYPOINT = "bench"
+PAYLOAD = b"x" * 32
+IDS = struct.pack(f"!{ITEMS}q", *range(ITEMS))
+EVENT = (
     '{"channel" : "ch_pgqueuer", "operation" : "insert", '
     '"sent_at" : "2026-01-01T12:00:00.123456+00:00", "table" : "pgqueuer", '
     '"type" : "table_changed_event"}'
@@ -37,6 +46,10 @@ PAYLOAD = (
 CODECS = {"compiled": pgq_fast_ext.codec, "pure": pure_codec}
 NOTIFIES = {"compiled": pgq_fast_ext.notify, "pure": pure_notify}
 
+AS_HANDLED = "a row to a Job as a handler gets it, the row being there"
+COMPLETE = "a row to a complete Job, the row being there; target 0.5"
+FETCHED = "client CPU from asking the server to a Job"
+
 
 @pytest.fixture(params=CODECS)
 def codec(request: pytest.FixtureRequest) -> Any:
@@ -44,19 +57,33 @@ def codec(request: pytest.FixtureRequest) -> Any:
     return CODECS[request.param]
 
 
-@pytest.mark.benchmark(group="rows to jobs")
-def test_build_jobs(benchmark: Any, codec: ModuleType) -> None:
-    """What a claim costs after the driver has its rows."""
-    rows = [(i, 0, "bench", b"x" * 32, 0, None, TIMES, None) for i in range(ROWS)]
-    jobs, faults = benchmark(codec.build_jobs, Job, rows, OWNER)
-    assert len(jobs) == ROWS
-    assert not faults
+# ------------------------------------------------------------------------------ rows to jobs
 
 
-@pytest.mark.benchmark(group="rows to jobs")
-def test_build_jobs_as_pgqueuer(benchmark: Any) -> None:
-    """A dictionary of 14 columns, validated: rows already decoded, as for the others."""
-    row = {
+def claim_answer() -> bytes:
+    """What ``build_jobs`` gets for ``ITEMS`` jobs: the answer to a claim."""
+
+    def field(oid: int, value: bytes) -> bytes:
+        return struct.pack("!Ii", oid, len(value)) + value
+
+    null = struct.pack("!Ii", 25, -1)
+    times = b"".join(field(1184, struct.pack("!q", moment)) for moment in (1, 2, 3))
+    return b"".join(
+        struct.pack("!i", 10)
+        + field(20, struct.pack("!q", number))
+        + field(23, bytes(4)) * 2
+        + times
+        + null
+        + field(17, ENTRYPOINT.encode())
+        + field(17, PAYLOAD)
+        + null
+        for number in range(ITEMS)
+    )
+
+
+def decoded_row() -> dict[str, Any]:
+    """What pgqueuer gets for a job from asyncpg: 14 columns, decoded."""
+    return {
         "id": 1,
         "priority": 0,
         "queue_manager_id": OWNER,
@@ -65,57 +92,183 @@ def test_build_jobs_as_pgqueuer(benchmark: Any) -> None:
         "heartbeat": NOW,
         "execute_after": NOW,
         "status": "picked",
-        "entrypoint": "bench",
+        "entrypoint": ENTRYPOINT,
         "dedupe_key": None,
-        "payload": b"x" * 32,
+        "payload": PAYLOAD,
         "headers": None,
         "attempts": 0,
         "slot": None,
     }
-    rows = list(row.items())
-
-    def validate() -> list[Any]:
-        return [pgqueuer.Job.model_validate(dict(rows)) for _ in range(ROWS)]
-
-    assert len(benchmark(validate)) == ROWS
 
 
-@pytest.mark.benchmark(group="jobs to COPY")
+def read_all(jobs: Sequence[Any]) -> int:
+    """Read every field of every job; how many there are."""
+    count = 0
+    for job in jobs:
+        fields = (
+            job.id,
+            job.priority,
+            job.created,
+            job.updated,
+            job.heartbeat,
+            job.execute_after,
+            job.status,
+            job.entrypoint,
+            job.payload,
+            job.attempts,
+            job.queue_manager_id,
+            job.slot,
+            job.headers,
+        )
+        count += fields[2] is not None
+    return count
+
+
+def validated(items: Sequence[Any]) -> list[Any]:
+    """Jobs as pgqueuer makes them of records: a dictionary of each, validated."""
+    return [pgqueuer.Job.model_validate(dict(item)) for item in items]
+
+
+@pytest.mark.benchmark(group=AS_HANDLED)
+def test_build_jobs(benchmark: Any, codec: ModuleType) -> None:
+    jobs, faults = benchmark(codec.build_jobs, Job, claim_answer(), OWNER, parse_headers)
+    assert len(jobs) == ITEMS
+    assert not faults
+
+
+@pytest.mark.benchmark(group=AS_HANDLED)
+def test_build_jobs_as_pgqueuer(benchmark: Any) -> None:
+    """Without the decoding of the columns, 4 us or so; that is in the last group."""
+    items = [list(decoded_row().items())] * ITEMS
+    assert len(benchmark(validated, items)) == ITEMS
+
+
+@pytest.mark.benchmark(group=COMPLETE)
+def test_build_complete_jobs(benchmark: Any, codec: ModuleType) -> None:
+    answer = claim_answer()
+
+    def build() -> int:
+        jobs, _ = codec.build_jobs(Job, answer, OWNER, parse_headers)
+        return read_all(jobs)
+
+    assert benchmark(build) == ITEMS
+
+
+@pytest.mark.benchmark(group=COMPLETE)
+def test_build_complete_jobs_as_pgqueuer(benchmark: Any) -> None:
+    items = [list(decoded_row().items())] * ITEMS
+    assert benchmark(lambda: read_all(validated(items))) == ITEMS
+
+
+# ------------------------------------------------------------------------------ jobs to the server
+
+
+@pytest.mark.benchmark(group="a job to binary COPY; target 0.05")
 def test_encode_copy_jobs(benchmark: Any, codec: ModuleType) -> None:
-    """What a list costs before the driver sends it."""
-    nothing: list[bytes | None] = [None] * ROWS
+    """What a list costs before the driver sends it. pgqueuer leaves this to the driver."""
+    nothing: list[bytes | None] = [None] * ITEMS
     data = benchmark(
         codec.encode_copy_jobs,
         IDS,
-        [0] * ROWS,
-        ["bench"] * ROWS,
-        [b"x" * 32] * ROWS,
+        [0] * ITEMS,
+        [ENTRYPOINT] * ITEMS,
+        [PAYLOAD] * ITEMS,
         nothing,
         None,
     )
     assert data.startswith(b"PGCOPY")
 
 
-@pytest.mark.benchmark(group="outcomes to parameters")
+@pytest.mark.benchmark(group="an outcome to parameters")
 def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     """What an acknowledgement costs before the driver sends it."""
-    rows = [(i, 0, "bench", None, 0, None, TIMES, None) for i in range(ROWS)]
-    jobs, _ = codec.build_jobs(Job, rows, OWNER)
+    jobs, _ = codec.build_jobs(Job, claim_answer(), OWNER, parse_headers)
     ids, statuses, _ = benchmark(codec.outcome_columns, [(job, "successful", None) for job in jobs])
-    assert ids == list(range(ROWS))
+    assert ids == list(range(ITEMS))
     assert statuses is None
 
 
-@pytest.mark.benchmark(group="NOTIFY to event")
+# ------------------------------------------------------------------------------ notifications
+
+
+@pytest.mark.benchmark(group="a NOTIFY to an event; target 0.3")
 @pytest.mark.parametrize("implementation", NOTIFIES)
 def test_parse_event(benchmark: Any, implementation: str) -> None:
-    """One notification of the trigger."""
+    """A notification of the trigger."""
     parse = NOTIFIES[implementation].parse_event
-    assert benchmark(parse, PAYLOAD) == ("table_changed_event", "insert")
+    events = benchmark(lambda: [parse(EVENT) for _ in range(ITEMS)])
+    assert events == [("table_changed_event", "insert")] * ITEMS
 
 
-@pytest.mark.benchmark(group="NOTIFY to event")
+@pytest.mark.benchmark(group="a NOTIFY to an event; target 0.3")
 def test_parse_event_as_pgqueuer(benchmark: Any) -> None:
     """The same, validated by pgqueuer's models."""
-    event = benchmark(pgqueuer.models.AnyEvent.model_validate_json, PAYLOAD)
-    assert event.root.operation == "insert"
+    parse = pgqueuer.models.AnyEvent.model_validate_json
+    events = benchmark(lambda: [parse(EVENT) for _ in range(ITEMS)])
+    assert {event.root.operation for event in events} == {"insert"}
+
+
+# ------------------------------------------------------------------------------ with the fetch
+
+
+class Queue:
+    """A queue of ``ITEMS`` jobs on a server, and a way to claim them all."""
+
+    def __init__(self, package: str, dsn: str) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._library = importlib.import_module(package)
+        self._connection = self._wait(asyncpg.connect(dsn))
+        self._queries = self._library.Queries(self._library.AsyncpgDriver(self._connection))
+        self._wait(self._queries.install())
+        self._wait(self._queries.enqueue([ENTRYPOINT] * ITEMS, [PAYLOAD] * ITEMS, [0] * ITEMS))
+        queries = importlib.import_module(f"{package}.queries")
+        self._entrypoints = {ENTRYPOINT: queries.EntrypointExecutionParameter(0)}
+
+    def _wait(self, awaitable: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(awaitable)
+
+    def reset(self) -> None:
+        """Have all jobs queued."""
+        table = self._queries.qbe.settings.queue_table
+        self._wait(
+            self._connection.execute(
+                f"UPDATE {table} SET status = 'queued', queue_manager_id = NULL; ANALYZE {table}"
+            )
+        )
+
+    def claim(self) -> list[Any]:
+        """All jobs, through the public API."""
+        jobs: list[Any] = self._wait(
+            self._queries.dequeue(
+                batch_size=ITEMS,
+                entrypoints=self._entrypoints,
+                queue_manager_id=OWNER,
+                global_concurrency_limit=None,
+                heartbeat_timeout=timedelta(seconds=30),
+            )
+        )
+        return jobs
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._wait(self._connection.close())
+        self._loop.close()
+
+
+@pytest.fixture(params=["pgq_fast", "pgqueuer"])
+def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+    """The queue of each library, pgq_fast's with the implementation of this process."""
+    with embedded_postgres() as dsn:
+        queue = Queue(request.param, dsn)
+        yield queue
+        queue.close()
+
+
+@pytest.mark.benchmark(group=FETCHED, timer=time.process_time)
+@pytest.mark.parametrize("read", [len, read_all], ids=["as handled", "complete"])
+def test_dequeue(benchmark: Any, queue: Queue, read: Callable[[Sequence[Any]], int]) -> None:
+    """``Queries.dequeue``: what this process computes, not how long it waits for the server."""
+    found = benchmark.pedantic(
+        lambda: read(queue.claim()), setup=queue.reset, rounds=50, warmup_rounds=5
+    )
+    assert found == ITEMS

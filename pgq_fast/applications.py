@@ -179,7 +179,7 @@ class PgQueuer:
     async def run(
         self,
         dequeue_timeout: timedelta = timedelta(seconds=30),
-        batch_size: int = 10,
+        batch_size: int | None = None,
         mode: QueueExecutionMode = QueueExecutionMode.continuous,
         max_concurrent_tasks: int | None = None,
         shutdown_on_listener_failure: bool = False,

@@ -1,7 +1,6 @@
 """The data that users and workers exchange: jobs, log entries, schedules, events, statistics.
 
-All of it is plain data without I/O. ``Job`` is the one model with a second way to come to life:
-a claimed job keeps the row it was read from and decodes the rarely read fields on demand.
+All of it is plain data without I/O.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ import dataclasses
 import traceback as traceback_module
 from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import anyio
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, RootModel
 from pydantic_core import from_json
 
-from pgq_fast._impl import codec
 from pgq_fast.logconfig import logger
 from pgq_fast.types import (
     EVENT_TYPES,
@@ -125,14 +123,8 @@ class Job(BaseModel):
 
     ``slot`` is the seat that a picked job of an entrypoint with a ``concurrency_limit`` holds.
 
-    A job made by a claim is built without validation from the row that the statement returned.
-    ``created``, ``updated``, ``heartbeat``, ``execute_after`` and ``headers`` are decoded when
-    they are first read; whatever looks at the job as a whole (``model_dump``, ``==``, ``repr``,
-    ``pickle``, a surrounding model) finds it complete.
+    A job made by a claim is built without validation from the record that the statement returned.
     """
-
-    # Invariant: the row of a claimed job that is not complete yet; unset on any other job.
-    __slots__ = ("_row",)
 
     id: JobId
     priority: int
@@ -149,35 +141,9 @@ class Job(BaseModel):
     headers: Annotated[dict[str, object] | None, BeforeValidator(_parsed_json)]
 
     if not TYPE_CHECKING:
-        # Everything in pydantic reads a model through its __dict__, so this is the one place
-        # where an incomplete job has to become complete.
-        @property
-        def __dict__(self):
-            row = _pending_row(self)
-            if row is not None:
-                _decode_times(self, row)
-                _decode_headers(self, row)
-                _ROW.__delete__(self)
-                # Dumps and repr follow this order; a validated job has that of the fields.
-                fields = _FIELDS.__get__(self)
-                ordered = {name: fields[name] for name in type(self).model_fields if name in fields}
-                _FIELDS.__set__(self, ordered | fields)
-            return _FIELDS.__get__(self)
-
-        @__dict__.setter
-        def __dict__(self, fields):
-            _FIELDS.__set__(self, fields)
 
         def __getattr__(self, name):
-            """Only called for what is not there yet: late fields and pydantic's own slots."""
-            row = _pending_row(self)
-            if row is not None:
-                if name == "headers":
-                    _decode_headers(self, row)
-                    return _FIELDS.__get__(self)[name]
-                if name in _LATE_TIMES:
-                    _decode_times(self, row)
-                    return _FIELDS.__get__(self)[name]
+            """Only called for what is not there: of a claimed job, pydantic's own slots."""
             if name == "__pydantic_fields_set__":
                 value = set(type(self).model_fields)
             elif name in ("__pydantic_extra__", "__pydantic_private__"):
@@ -205,50 +171,26 @@ class Job(BaseModel):
         return self.header_section("otel")
 
 
-_FIELDS: Final[Any] = BaseModel.__dict__["__dict__"]
-_ROW: Final[Any] = Job.__dict__["_row"]
-_LATE_TIMES: Final = frozenset({"created", "updated", "heartbeat", "execute_after"})
+def parse_headers(job_id: int, text: bytes) -> dict[str, object] | None:
+    """Headers of a job from their JSON.
 
-
-def _pending_row(job: Job) -> Any:
+    What is no JSON object is bad input from elsewhere: it is logged, and None.
+    """
     try:
-        return _ROW.__get__(job)
-    except AttributeError:
+        headers = from_json(text)
+    except ValueError:
+        # jsonb nests deeper and holds larger numbers than the parser takes. Its error is not
+        # logged: it may quote the text.
+        logger.warning("Job %s has headers that cannot be parsed; they are ignored", job_id)
         return None
-
-
-def _decode_times(job: Job, row: Any) -> None:
-    """A claim sets ``updated`` and ``heartbeat`` to the same instant."""
-    fields = _FIELDS.__get__(job)
-    if "created" not in fields:
-        created, execute_after, updated = codec.decode_times(row[codec.TIMES])
-        fields["created"] = created
-        fields["updated"] = fields["heartbeat"] = updated
-        fields["execute_after"] = execute_after
-
-
-def _decode_headers(job: Job, row: Any) -> None:
-    """Headers that are no JSON object are bad input from elsewhere: logged, read as None."""
-    fields = _FIELDS.__get__(job)
-    if "headers" not in fields:
-        text = row[codec.HEADERS]
-        try:
-            headers = None if text is None else from_json(text)
-        except ValueError:
-            # jsonb nests deeper and holds larger numbers than the parser takes. Its error is not
-            # logged: it may quote the text.
-            logger.warning(
-                "Job %s has headers that cannot be parsed; they are ignored", fields["id"]
-            )
-            headers = None
-        if headers is not None and not isinstance(headers, dict):
-            logger.warning(
-                "Job %s has headers that are a JSON %s, not an object; they are ignored",
-                fields["id"],
-                type(headers).__name__,
-            )
-            headers = None
-        fields["headers"] = headers
+    if headers is None or isinstance(headers, dict):
+        return headers
+    logger.warning(
+        "Job %s has headers that are a JSON %s, not an object; they are ignored",
+        job_id,
+        type(headers).__name__,
+    )
+    return None
 
 
 def _storable(text: str) -> str:

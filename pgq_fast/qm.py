@@ -16,6 +16,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
 from pgq_fast.settings import db_settings
 from pgq_fast.worker.loop import Worker
+from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
 
 __all__ = ["QueueManager"]
 
@@ -55,6 +56,12 @@ class QueueManager:
         jobs_logged: Jobs run since the log was last aggregated.
         min_dequeue_poll_interval: Shortest pause before a look at a queue in which a job is due
             that could not be claimed.
+        held_work: Jobs that are claimed and not started yet, in time that it takes to start them:
+            what the size of a batch is tuned to.
+        claim_bytes: Payloads and headers that are claimed at a time; one job is always claimed.
+        max_jobs_in_flight: Jobs that run here at a time where ``max_concurrent_tasks`` is not
+            given. It bounds the memory for handlers that wait.
+        max_bytes_in_flight: Payloads of waiting handlers from which no more jobs are claimed.
     """
 
     queries: RepositoryPort
@@ -80,6 +87,10 @@ class QueueManager:
     min_dequeue_poll_interval: timedelta = dataclasses.field(
         init=False, default=timedelta(milliseconds=100)
     )
+    held_work: timedelta = dataclasses.field(init=False, default=HELD_WORK)
+    claim_bytes: int = dataclasses.field(init=False, default=CLAIM_BYTES)
+    max_jobs_in_flight: int = dataclasses.field(init=False, default=JOBS_IN_FLIGHT)
+    max_bytes_in_flight: int = dataclasses.field(init=False, default=BYTES_IN_FLIGHT)
 
     def __post_init__(self) -> None:
         reject_enqueue_only(self.queries.driver)
@@ -314,7 +325,7 @@ class QueueManager:
     async def run(
         self,
         dequeue_timeout: timedelta = timedelta(seconds=30),
-        batch_size: int = 10,
+        batch_size: int | None = None,
         mode: types.QueueExecutionMode = types.QueueExecutionMode.continuous,
         max_concurrent_tasks: int | None = None,
         shutdown_on_listener_failure: bool = False,
@@ -329,7 +340,8 @@ class QueueManager:
 
         Args:
             dequeue_timeout: Longest time without a look at the queue.
-            batch_size: Jobs claimed at a time.
+            batch_size: Jobs claimed at a time; None: as many as suit the handlers, see
+                ``held_work``.
             mode: Whether an empty queue ends the run.
             max_concurrent_tasks: Most jobs that run here at a time; None or 0 for any number.
             shutdown_on_listener_failure: Whether to stop when notifications do not arrive.
@@ -343,10 +355,10 @@ class QueueManager:
             FailingListenerError: Under *shutdown_on_listener_failure*, when that is why it ended.
             OpenTransactionError: The connection has a transaction open.
         """
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
         most = max_concurrent_tasks or None
-        if most is not None and most < 2 * batch_size:
+        if most is not None and batch_size is not None and most < 2 * batch_size:
             raise RuntimeError(
                 f"max_concurrent_tasks must be at least twice the batch size: {most} is less than "
                 f"2 * {batch_size}"

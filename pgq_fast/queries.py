@@ -268,7 +268,8 @@ class Queries:
         """Pick jobs: queued ones, and picked ones whose worker has fallen silent.
 
         Args:
-            batch_size: How many at most; at least 1.
+            batch_size: How many at most; at least 1. Fewer where they are larger than 512 MB in
+                all.
             entrypoints: Of which entrypoints, with the limit of each.
             queue_manager_id: Who picks them; only this owner can end them.
             global_concurrency_limit: How many jobs the owner may hold in all; None: any number.
@@ -291,10 +292,12 @@ class Queries:
             ),
             queue_manager_id,
             heartbeat_timeout,
-            global_concurrency_limit,
+            compat.DEQUEUE_BYTES,
+            budget=global_concurrency_limit,
         )
         layout = compat.CompatLayout(self.driver, self.qbq.settings)
-        return (await layout.fetch_claim(claim, queue_manager_id)).jobs
+        found = await layout.fetch_claim(claim, queue_manager_id)
+        return [] if found is None else found.jobs
 
     @overload
     async def enqueue(

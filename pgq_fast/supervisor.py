@@ -44,7 +44,7 @@ async def run(
     factory: str | ManagerFactory,
     *,
     dequeue_timeout: timedelta = timedelta(seconds=30),
-    batch_size: int = 10,
+    batch_size: int | None = None,
     heartbeat_timeout: timedelta = timedelta(seconds=30),
     mode: QueueExecutionMode = QueueExecutionMode.continuous,
     max_concurrent_tasks: int | None = None,
@@ -58,7 +58,7 @@ async def run(
     Args:
         factory: The function that makes it, or ``module:function``.
         dequeue_timeout: Longest time between two looks at the queue.
-        batch_size: Jobs to claim at a time.
+        batch_size: Jobs to claim at a time; None: as many as suit the handlers.
         heartbeat_timeout: Silence after which another worker's job counts as abandoned.
         mode: Until it is told to stop, or until the queue is empty.
         max_concurrent_tasks: The most jobs that this worker holds at a time; None for any number.
@@ -89,7 +89,7 @@ async def run(
 async def runit(
     factory: ManagerFactory,
     dequeue_timeout: timedelta,
-    batch_size: int,
+    batch_size: int | None,
     restart_delay: timedelta,
     restart_on_failure: bool,
     shutdown: asyncio.Event,
@@ -138,7 +138,7 @@ async def runit(
 async def run_manager(
     manager: Manager,
     dequeue_timeout: timedelta,
-    batch_size: int,
+    batch_size: int | None,
     mode: QueueExecutionMode,
     max_concurrent_tasks: int | None,
     shutdown_on_listener_failure: bool,

@@ -1,25 +1,18 @@
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 JobT = TypeVar("JobT")
 
-ID: Final = 0
-PRIORITY: Final = 1
-ENTRYPOINT: Final = 2
-PAYLOAD: Final = 3
-ATTEMPTS: Final = 4
-HEADERS: Final = 5
-TIMES: Final = 6
-SLOT: Final = 7
-CLAIM_COLUMNS: Final = 8
+CLAIM_FIELDS: Final = 10
 MAX_FIELD: Final = 0x3FFFFFFF
 
 def build_jobs(
-    job_type: type[JobT], rows: Sequence[Any], owner: UUID
+    job_type: type[JobT],
+    raw: bytes,
+    owner: UUID,
+    parse_headers: Callable[[int, bytes], dict[str, Any] | None],
 ) -> tuple[list[JobT], list[tuple[int, str]]]: ...
-def decode_times(raw: bytes) -> tuple[datetime, datetime, datetime]: ...
 def decode_ids(raw: bytes) -> list[int]: ...
 def encode_int8_array(ids: Sequence[int]) -> bytes: ...
 def outcome_columns(

@@ -6,173 +6,253 @@ out as the server's ``array_recv`` and ``timestamptz_recv`` read them.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport datetime_new, import_datetime
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.object cimport PyObject_GenericSetAttr
-from cpython.unicode cimport PyUnicode_Check
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, int64_t
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
-from pgq_fast_ext.wire cimport Writer, read_int64
+from pgq_fast_ext.wire cimport Writer, read_int32, read_int64
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from operator import index
 
+import_datetime()
 
 cdef extern from "Python.h":
-    int PyObject_GenericSetDict(object, object, void*) except -1
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    object PyLong_FromLong(long)
     object PyLong_FromLongLong(long long)
 
 
-# Positions of the columns that a claim returns.
-ID = 0
-PRIORITY = 1
-ENTRYPOINT = 2
-PAYLOAD = 3
-ATTEMPTS = 4
-HEADERS = 5
-TIMES = 6
-SLOT = 7
-CLAIM_COLUMNS = 8
+# Fields of a record that a claim returns, in order: id, priority, attempts, created, execute_after,
+# updated, slot, entrypoint, payload, headers.
+CLAIM_FIELDS = 10
 
 # Bytes that PostgreSQL accepts in one value: its allocator stops short of 1 GB.
 MAX_FIELD = 0x3FFFFFFF
 
 cdef Py_ssize_t _MAX_FIELD = 0x3FFFFFFF
-cdef object _PG_EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
-cdef object _MAX_TIME = datetime.max.replace(tzinfo=timezone.utc)
-cdef object _MIN_TIME = datetime.min.replace(tzinfo=timezone.utc)
+cdef object _UTC = timezone.utc
+cdef object _MAX_TIME = datetime.max.replace(tzinfo=_UTC)
+cdef object _MIN_TIME = datetime.min.replace(tzinfo=_UTC)
+cdef int64_t _DAY = 86_400_000_000
+# Those two in microseconds since 2000.
+cdef int64_t _FIRST_TIME = -730119 * _DAY
+cdef int64_t _LAST_TIME = 2921940 * _DAY - 1
 cdef bytes _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + b"\x00" * 8
 cdef object _new = object.__new__
 
 
-cdef str _row_fault(object row):
-    try:
-        return _value_fault(row)
-    except Exception as error:
-        return f"a row fails to be read: {type(error).__name__}"
+cdef struct Field:
+    Py_ssize_t start
+    # -1 for NULL.
+    Py_ssize_t length
 
 
-cdef str _value_fault(object row):
-    cdef Py_ssize_t length
-    try:
-        length = len(row)
-    except TypeError:
-        return f"a row is a sequence of values, not {type(row).__name__}"
-    if length != 8:
-        return f"a row has {CLAIM_COLUMNS} columns, not {length}"
-    for column, name in ((0, "id"), (1, "priority"), (4, "attempts")):
-        if not isinstance(row[column], int):
-            return f"{name} is {type(row[column]).__name__}, not int"
-    if not isinstance(row[2], str):
-        return f"entrypoint is {type(row[2]).__name__}, not str"
-    if row[3] is not None and not isinstance(row[3], bytes):
-        return f"payload is {type(row[3]).__name__}, not bytes"
-    if row[5] is not None and not isinstance(row[5], str):
-        return f"headers are {type(row[5]).__name__}, not str"
-    if not isinstance(row[6], bytes) or len(row[6]) != 24:
-        return "times are not 24 bytes"
-    if row[7] is not None and not isinstance(row[7], int):
-        return f"slot is {type(row[7]).__name__}, not int"
-    return None
+cdef int _read_field(
+    const char* source, Py_ssize_t size, Py_ssize_t* at, Field* field
+) except -1:
+    """Take the field at *at*, which moves behind it: an oid, a length, as many bytes."""
+    cdef int32_t length
+    if size - at[0] < 8:
+        raise ValueError(f"a claim breaks off at byte {size}, before the length of a field")
+    length = read_int32(source + at[0] + 4)
+    at[0] += 8
+    if length < -1:
+        raise ValueError(f"a field before byte {at[0]} of a claim has length {length}")
+    if length > size - at[0]:
+        raise ValueError(f"a claim breaks off at byte {size}, within a field of {length} bytes")
+    field.start = at[0]
+    field.length = length
+    if length > 0:
+        at[0] += length
+    return 0
 
 
-def build_jobs(job_type, rows, owner):
-    """Make a job of each row of a claim.
-
-    Args:
-        job_type: The model; an instance gets its fields as ``__dict__`` and the row as ``_row``,
-            from which it decodes the rest itself.
-        rows: Sequences of the columns ``ID`` to ``SLOT``.
-        owner: The worker that claimed them.
-
-    Returns:
-        The jobs in the order of the rows, and for each row that is none its position and why.
-    """
-    cdef list jobs = []
-    cdef list faults = []
-    cdef dict fields
-    cdef dict template = {
-        "id": None,
-        "priority": None,
-        "status": "picked",
-        "entrypoint": None,
-        "payload": None,
-        "attempts": None,
-        "queue_manager_id": owner,
-        "slot": None,
-    }
-    cdef Py_ssize_t position = -1
-    for row in rows:
-        position += 1
-        try:
-            if len(row) != 8:
-                raise IndexError
-            job_id = row[0]
-            priority = row[1]
-            entrypoint = row[2]
-            payload = row[3]
-            attempts = row[4]
-            headers = row[5]
-            times = row[6]
-            slot = row[7]
-        except Exception:
-            faults.append((position, _row_fault(row)))
-            continue
-        if not (
-            isinstance(job_id, int)
-            and isinstance(priority, int)
-            and isinstance(entrypoint, str)
-            and (payload is None or isinstance(payload, bytes))
-            and isinstance(attempts, int)
-            and (headers is None or isinstance(headers, str))
-            and isinstance(times, bytes)
-            and PyBytes_GET_SIZE(times) == 24
-            and (slot is None or isinstance(slot, int))
-        ):
-            faults.append((position, _row_fault(row)))
-            continue
-        fields = PyDict_Copy(template)
-        PyDict_SetItem(fields, "id", job_id)
-        PyDict_SetItem(fields, "priority", priority)
-        PyDict_SetItem(fields, "entrypoint", entrypoint)
-        PyDict_SetItem(fields, "payload", payload)
-        PyDict_SetItem(fields, "attempts", attempts)
-        if slot is not None:
-            PyDict_SetItem(fields, "slot", slot)
-        job = _new(job_type)
-        PyObject_GenericSetDict(job, fields, NULL)
-        PyObject_GenericSetAttr(job, "_row", row)
-        jobs.append(job)
-    return jobs, faults
+cdef int _read_fixed(
+    const char* source, Py_ssize_t size, Py_ssize_t* at, Field* field, Py_ssize_t length
+) except -1:
+    _read_field(source, size, at, field)
+    if field.length != length:
+        raise ValueError(
+            f"a field at byte {field.start} of a claim has length {field.length}, not {length}"
+        )
+    return 0
 
 
 cdef object _decode_time(int64_t microseconds):
-    try:
-        return _PG_EPOCH + timedelta(0, 0, PyLong_FromLongLong(microseconds))
-    except OverflowError:
+    """A ``timestamptz`` in UTC: microseconds since 2000 as a date of the Gregorian calendar.
+
+    The days are counted from 1 March 0000, so that the leap day ends a year, and split into eras of
+    400 years, which all have as many days.
+    """
+    cdef int64_t days, second, era, day_of_era, year_of_era, day_of_year, month
+    if microseconds < _FIRST_TIME or microseconds > _LAST_TIME:
         return _MAX_TIME if microseconds > 0 else _MIN_TIME
+    days = microseconds // _DAY
+    microseconds -= days * _DAY
+    if microseconds < 0:
+        # C rounds towards zero.
+        microseconds += _DAY
+        days -= 1
+    days += 730425
+    era = days // 146097
+    day_of_era = days - era * 146097
+    year_of_era = (
+        day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096
+    ) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    # Months from March on have 31, 30, 31, 30, 31 days, and again.
+    month = (5 * day_of_year + 2) // 153
+    second = microseconds // 1000000
+    return datetime_new(
+        <int>(year_of_era + era * 400 + (month >= 10)),
+        <int>(month + 3 if month < 10 else month - 9),
+        <int>(day_of_year - (153 * month + 2) // 5 + 1),
+        <int>(second // 3600),
+        <int>(second // 60 % 60),
+        <int>(second % 60),
+        <int>(microseconds % 1000000),
+        _UTC,
+    )
 
 
-def decode_times(raw):
-    """Three ``timestamptz`` in binary, as UTC.
+def build_jobs(job_type, raw, owner, parse_headers):
+    """Make a job of each record of a claim.
 
-    Infinity, and what lies outside the range of ``datetime``, becomes its first or last instant.
+    The format is that of the server's ``record_send``: the number of fields, and for each its oid,
+    its length or -1 for NULL, and its value in binary. Times that ``datetime`` cannot hold become
+    the first or the last one that it can.
+
+    Args:
+        job_type: The model; an instance gets its fields as ``__dict__``.
+        raw: Any number of records with ``CLAIM_FIELDS`` fields, one behind the other.
+        owner: The worker that claimed them.
+        parse_headers: Called with the id of a job and its headers as JSON; the dict, or None.
+
+    Returns:
+        The jobs in the order of the records, and for each record that is none its id and why.
 
     Raises:
-        ValueError: *raw* is not 24 bytes long.
+        ValueError: *raw* is no run of such records.
     """
     if type(raw) is not bytes:
         raise TypeError(f"raw is {type(raw).__name__}, not bytes")
-    if PyBytes_GET_SIZE(raw) != 24:
-        raise ValueError(f"three timestamps take 24 bytes, not {len(raw)}")
+    cdef list jobs = []
+    cdef list faults = []
+    cdef dict fields
+    # In the order of the model's fields, which dumps and repr follow. It is copied for each job and
+    # keeps what the last one had, since most of it is the same for the next: invariant, the
+    # variables `last_...` are what it holds in binary.
+    cdef dict template = {
+        "id": None,
+        "priority": 0,
+        "created": None,
+        "updated": None,
+        "heartbeat": None,
+        "execute_after": None,
+        "status": "picked",
+        "entrypoint": None,
+        "payload": None,
+        "attempts": 0,
+        "queue_manager_id": owner,
+        "slot": None,
+        "headers": None,
+    }
+    cdef int32_t last_priority = 0, last_attempts = 0
+    cdef int64_t last_created = 0, last_updated = 0, last_execute_after = 0
+    cdef const char* last_entrypoint = NULL
+    cdef Py_ssize_t last_entrypoint_length = -1
+    cdef int32_t small
+    cdef int64_t moment
     cdef const char* source = PyBytes_AS_STRING(raw)
-    return (
-        _decode_time(read_int64(source)),
-        _decode_time(read_int64(source + 8)),
-        _decode_time(read_int64(source + 16)),
-    )
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+    cdef Py_ssize_t at = 0
+    cdef int32_t count
+    cdef Field number, priority, attempts, created, execute_after, updated
+    cdef Field slot, entrypoint, payload, headers
+    for name in ("created", "updated", "heartbeat", "execute_after"):
+        template[name] = _decode_time(0)
+    while at < size:
+        if size - at < 4:
+            raise ValueError(f"a claim breaks off at byte {size}, at the start of a record")
+        count = read_int32(source + at)
+        at += 4
+        if count != 10:
+            raise ValueError(f"a record of a claim has {count} fields, not {CLAIM_FIELDS}")
+        _read_fixed(source, size, &at, &number, 8)
+        _read_fixed(source, size, &at, &priority, 4)
+        _read_fixed(source, size, &at, &attempts, 4)
+        _read_fixed(source, size, &at, &created, 8)
+        _read_fixed(source, size, &at, &execute_after, 8)
+        _read_fixed(source, size, &at, &updated, 8)
+        _read_field(source, size, &at, &slot)
+        if slot.length != -1 and slot.length != 8:
+            raise ValueError(f"a slot of a claim has length {slot.length}, not 8")
+        _read_field(source, size, &at, &entrypoint)
+        _read_field(source, size, &at, &payload)
+        _read_field(source, size, &at, &headers)
+        job_id = PyLong_FromLongLong(read_int64(source + number.start))
+        if entrypoint.length < 0:
+            faults.append((job_id, "entrypoint is NULL"))
+            continue
+        if (
+            entrypoint.length != last_entrypoint_length
+            or memcmp(source + entrypoint.start, last_entrypoint, <size_t>entrypoint.length) != 0
+        ):
+            try:
+                name = PyUnicode_DecodeUTF8(
+                    source + entrypoint.start, entrypoint.length, "strict"
+                )
+            except UnicodeDecodeError:
+                faults.append((job_id, "entrypoint is no UTF-8"))
+                continue
+            PyDict_SetItem(template, "entrypoint", name)
+            last_entrypoint = source + entrypoint.start
+            last_entrypoint_length = entrypoint.length
+        small = read_int32(source + priority.start)
+        if small != last_priority:
+            PyDict_SetItem(template, "priority", PyLong_FromLong(small))
+            last_priority = small
+        small = read_int32(source + attempts.start)
+        if small != last_attempts:
+            PyDict_SetItem(template, "attempts", PyLong_FromLong(small))
+            last_attempts = small
+        moment = read_int64(source + created.start)
+        if moment != last_created:
+            PyDict_SetItem(template, "created", _decode_time(moment))
+            last_created = moment
+        moment = read_int64(source + execute_after.start)
+        if moment != last_execute_after:
+            PyDict_SetItem(template, "execute_after", _decode_time(moment))
+            last_execute_after = moment
+        moment = read_int64(source + updated.start)
+        if moment != last_updated:
+            time = _decode_time(moment)
+            PyDict_SetItem(template, "updated", time)
+            PyDict_SetItem(template, "heartbeat", time)
+            last_updated = moment
+        fields = PyDict_Copy(template)
+        PyDict_SetItem(fields, "id", job_id)
+        if payload.length >= 0:
+            PyDict_SetItem(
+                fields,
+                "payload",
+                PyBytes_FromStringAndSize(source + payload.start, payload.length),
+            )
+        if slot.length == 8:
+            PyDict_SetItem(fields, "slot", PyLong_FromLongLong(read_int64(source + slot.start)))
+        if headers.length >= 0:
+            text = PyBytes_FromStringAndSize(source + headers.start, headers.length)
+            PyDict_SetItem(fields, "headers", parse_headers(job_id, text))
+        job = _new(job_type)
+        # Past the model's own __setattr__, which validates.
+        PyObject_GenericSetAttr(job, "__dict__", fields)
+        jobs.append(job)
+    return jobs, faults
 
 
 def decode_ids(raw):

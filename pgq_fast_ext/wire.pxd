@@ -1,11 +1,21 @@
 # Big-endian integers, as PostgreSQL has them on the wire, in a buffer that grows.
 #
-# Reads go through `read_int64`, whose callers have checked the length of the whole buffer; writes
-# go through `Writer`, which makes room before each one.
+# Reads go through `read_int32` and `read_int64`, whose callers have checked that so many bytes are
+# there; writes go through `Writer`, which makes room before each one.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+
+
+cdef inline int32_t read_int32(const char* source) noexcept nogil:
+    cdef const uint8_t* octets = <const uint8_t*>source
+    return <int32_t>(
+        (<uint32_t>octets[0] << 24)
+        | (<uint32_t>octets[1] << 16)
+        | (<uint32_t>octets[2] << 8)
+        | <uint32_t>octets[3]
+    )
 
 
 cdef inline int64_t read_int64(const char* source) noexcept nogil:

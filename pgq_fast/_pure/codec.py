@@ -8,24 +8,17 @@ out as the server's ``array_recv`` and ``timestamptz_recv`` read them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import index
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 JobT = TypeVar("JobT")
 
-# Positions of the columns that a claim returns.
-ID: Final = 0
-PRIORITY: Final = 1
-ENTRYPOINT: Final = 2
-PAYLOAD: Final = 3
-ATTEMPTS: Final = 4
-HEADERS: Final = 5
-TIMES: Final = 6
-SLOT: Final = 7
-CLAIM_COLUMNS: Final = 8
+# Fields of a record that a claim returns, in order: id, priority, attempts, created, execute_after,
+# updated, slot, entrypoint, payload, headers.
+CLAIM_FIELDS: Final = 10
 
 MAX_FIELD: Final = 0x3FFFFFFF
 """Bytes that PostgreSQL accepts in one value: its allocator stops short of 1 GB."""
@@ -33,7 +26,11 @@ MAX_FIELD: Final = 0x3FFFFFFF
 _PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_TIME: Final = datetime.max.replace(tzinfo=UTC)
 _MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
-_TIMES: Final = struct.Struct("!qqq")
+_INT32: Final = struct.Struct("!i")
+_INT64: Final = struct.Struct("!q")
+# The start of a record: the number of fields, and of each its oid, its length and its value.
+_FIXED: Final = struct.Struct("!i 4xiq 4xii 4xii 4xiq 4xiq 4xiq")
+_FIXED_LENGTHS: Final = (8, 4, 4, 8, 8, 8)
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack("!ii", 0, 0)
 _COPY_TRAILER: Final = struct.pack("!h", -1)
 _QUEUED: Final = struct.pack("!i", 6) + b"queued"
@@ -41,101 +38,174 @@ _NULL: Final = struct.pack("!i", -1)
 _INT8_OID: Final = 20
 
 
-def _row_fault(row: Any) -> str | None:
-    """What keeps *row* from being a job; None if nothing does."""
-    try:
-        return _value_fault(row)
-    except Exception as error:
-        return f"a row fails to be read: {type(error).__name__}"
+def _read_field(raw: bytes, at: int) -> tuple[int, int]:
+    """Start and length of the field at *at*: an oid, a length or -1 for NULL, as many bytes."""
+    if len(raw) - at < 8:
+        raise ValueError(f"a claim breaks off at byte {len(raw)}, before the length of a field")
+    (length,) = _INT32.unpack_from(raw, at + 4)
+    at += 8
+    if length < -1:
+        raise ValueError(f"a field before byte {at} of a claim has length {length}")
+    if length > len(raw) - at:
+        raise ValueError(f"a claim breaks off at byte {len(raw)}, within a field of {length} bytes")
+    return at, length
 
 
-def _value_fault(row: Any) -> str | None:
-    try:
-        length = len(row)
-    except TypeError:
-        return f"a row is a sequence of values, not {type(row).__name__}"
-    if length != CLAIM_COLUMNS:
-        return f"a row has {CLAIM_COLUMNS} columns, not {length}"
-    for column, name in ((ID, "id"), (PRIORITY, "priority"), (ATTEMPTS, "attempts")):
-        if not isinstance(row[column], int):
-            return f"{name} is {type(row[column]).__name__}, not int"
-    if not isinstance(row[ENTRYPOINT], str):
-        return f"entrypoint is {type(row[ENTRYPOINT]).__name__}, not str"
-    if row[PAYLOAD] is not None and not isinstance(row[PAYLOAD], bytes):
-        return f"payload is {type(row[PAYLOAD]).__name__}, not bytes"
-    if row[HEADERS] is not None and not isinstance(row[HEADERS], str):
-        return f"headers are {type(row[HEADERS]).__name__}, not str"
-    if not isinstance(row[TIMES], bytes) or len(row[TIMES]) != _TIMES.size:
-        return "times are not 24 bytes"
-    if row[SLOT] is not None and not isinstance(row[SLOT], int):
-        return f"slot is {type(row[SLOT]).__name__}, not int"
-    return None
-
-
-def build_jobs(
-    job_type: type[JobT], rows: Sequence[Any], owner: UUID
-) -> tuple[list[JobT], list[tuple[int, str]]]:
-    """Make a job of each row of a claim.
-
-    Args:
-        job_type: The model; an instance gets its fields as ``__dict__`` and the row as ``_row``,
-            from which it decodes the rest itself.
-        rows: Sequences of the columns ``ID`` to ``SLOT``.
-        owner: The worker that claimed them.
-
-    Returns:
-        The jobs in the order of the rows, and for each row that is none its position and why.
-    """
-    jobs: list[JobT] = []
-    faults: list[tuple[int, str]] = []
-    new = object.__new__
-    # Past the model's own __setattr__, which validates.
-    put = object.__setattr__
-    for position, row in enumerate(rows):
-        fault = _row_fault(row)
-        if fault is not None:
-            faults.append((position, fault))
-            continue
-        job = new(job_type)
-        put(
-            job,
-            "__dict__",
-            {
-                "id": row[ID],
-                "priority": row[PRIORITY],
-                "status": "picked",
-                "entrypoint": row[ENTRYPOINT],
-                "payload": row[PAYLOAD],
-                "attempts": row[ATTEMPTS],
-                "queue_manager_id": owner,
-                "slot": row[SLOT],
-            },
-        )
-        put(job, "_row", row)
-        jobs.append(job)
-    return jobs, faults
+def _refuse_record(raw: bytes, at: int) -> NoReturn:
+    """Say what is wrong with the fixed part of the record at *at*."""
+    if len(raw) - at < 4:
+        raise ValueError(f"a claim breaks off at byte {len(raw)}, at the start of a record")
+    (count,) = _INT32.unpack_from(raw, at)
+    if count != CLAIM_FIELDS:
+        raise ValueError(f"a record of a claim has {count} fields, not {CLAIM_FIELDS}")
+    at += 4
+    for expected in _FIXED_LENGTHS:
+        at, length = _read_field(raw, at)
+        if length != expected:
+            raise ValueError(f"a field at byte {at} of a claim has length {length}, not {expected}")
+        at += length
+    raise AssertionError("nothing is wrong with the record")
 
 
 def _decode_time(microseconds: int) -> datetime:
+    """A ``timestamptz`` in UTC: microseconds since 2000."""
     try:
         return _PG_EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         return _MAX_TIME if microseconds > 0 else _MIN_TIME
 
 
-def decode_times(raw: bytes) -> tuple[datetime, datetime, datetime]:
-    """Three ``timestamptz`` in binary, as UTC.
+def build_jobs(
+    job_type: type[JobT],
+    raw: bytes,
+    owner: UUID,
+    parse_headers: Callable[[int, bytes], dict[str, Any] | None],
+) -> tuple[list[JobT], list[tuple[int, str]]]:
+    """Make a job of each record of a claim.
 
-    Infinity, and what lies outside the range of ``datetime``, becomes its first or last instant.
+    The format is that of the server's ``record_send``: the number of fields, and for each its oid,
+    its length or -1 for NULL, and its value in binary. Times that ``datetime`` cannot hold become
+    the first or the last one that it can.
+
+    Args:
+        job_type: The model; an instance gets its fields as ``__dict__``.
+        raw: Any number of records with ``CLAIM_FIELDS`` fields, one behind the other.
+        owner: The worker that claimed them.
+        parse_headers: Called with the id of a job and its headers as JSON; the dict, or None.
+
+    Returns:
+        The jobs in the order of the records, and for each record that is none its id and why.
 
     Raises:
-        ValueError: *raw* is not 24 bytes long.
+        ValueError: *raw* is no run of such records.
     """
     _require_type("raw", raw, bytes)
-    if len(raw) != _TIMES.size:
-        raise ValueError(f"three timestamps take 24 bytes, not {len(raw)}")
-    first, second, third = _TIMES.unpack(raw)
-    return _decode_time(first), _decode_time(second), _decode_time(third)
+    jobs: list[JobT] = []
+    faults: list[tuple[int, str]] = []
+    new = object.__new__
+    # Past the model's own __setattr__, which validates.
+    put = object.__setattr__
+    # The jobs of a batch have few entrypoints: the name of the one before is likely the next.
+    name = ""
+    name_bytes = b""
+    # They were claimed at one instant, and many were enqueued at one.
+    claimed_at = created_at = due_at = 0
+    claimed = enqueued = due = _decode_time(0)
+    at = 0
+    size = len(raw)
+    while at < size:
+        if size - at < _FIXED.size:
+            _refuse_record(raw, at)
+        (
+            count,
+            id_length,
+            job_id,
+            priority_length,
+            priority,
+            attempts_length,
+            attempts,
+            created_length,
+            created,
+            due_length,
+            execute_after,
+            updated_length,
+            updated,
+        ) = _FIXED.unpack_from(raw, at)
+        if (
+            count != CLAIM_FIELDS
+            or (
+                id_length,
+                priority_length,
+                attempts_length,
+                created_length,
+                due_length,
+                updated_length,
+            )
+            != _FIXED_LENGTHS
+        ):
+            _refuse_record(raw, at)
+        at += _FIXED.size
+        at, length = _read_field(raw, at)
+        slot = None
+        if length == 8:
+            (slot,) = _INT64.unpack_from(raw, at)
+            at += length
+        elif length != -1:
+            raise ValueError(f"a slot of a claim has length {length}, not 8")
+        at, length = _read_field(raw, at)
+        entrypoint = None
+        if length >= 0:
+            entrypoint = raw[at : at + length]
+            at += length
+        at, length = _read_field(raw, at)
+        payload = None
+        if length >= 0:
+            payload = raw[at : at + length]
+            at += length
+        at, length = _read_field(raw, at)
+        headers = None
+        if length >= 0:
+            headers = raw[at : at + length]
+            at += length
+        if entrypoint is None:
+            faults.append((job_id, "entrypoint is NULL"))
+            continue
+        if entrypoint != name_bytes:
+            try:
+                name = entrypoint.decode()
+            except UnicodeDecodeError:
+                faults.append((job_id, "entrypoint is no UTF-8"))
+                continue
+            name_bytes = entrypoint
+        if updated != claimed_at:
+            claimed_at, claimed = updated, _decode_time(updated)
+        if created != created_at:
+            created_at, enqueued = created, _decode_time(created)
+        if execute_after != due_at:
+            due_at, due = execute_after, _decode_time(execute_after)
+        job = new(job_type)
+        put(
+            job,
+            "__dict__",
+            # In the order of the model's fields, which dumps and repr follow.
+            {
+                "id": job_id,
+                "priority": priority,
+                "created": enqueued,
+                "updated": claimed,
+                "heartbeat": claimed,
+                "execute_after": due,
+                "status": "picked",
+                "entrypoint": name,
+                "payload": payload,
+                "attempts": attempts,
+                "queue_manager_id": owner,
+                "slot": slot,
+                "headers": None if headers is None else parse_headers(job_id, headers),
+            },
+        )
+        jobs.append(job)
+    return jobs, faults
 
 
 def decode_ids(raw: bytes) -> list[int]:

@@ -61,7 +61,9 @@ def run_worker(
     dequeue_timeout: Annotated[
         float, typer.Option(help="Longest time in seconds without a look at the queue.")
     ] = 30.0,
-    batch_size: Annotated[int, typer.Option(help="Jobs claimed at a time.")] = 10,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Jobs claimed at a time; tuned to the handlers if not given.")
+    ] = None,
     heartbeat_timeout: Annotated[
         float,
         typer.Option(help="Silence in seconds after which a worker's jobs are run by others."),

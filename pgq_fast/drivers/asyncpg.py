@@ -191,6 +191,7 @@ class AsyncpgDriver(MayListenElsewhere, Driver):
     """
 
     owns_connections = False
+    is_concurrent = False
 
     def __init__(
         self,
@@ -385,6 +386,7 @@ class AsyncpgPoolDriver(MayListenElsewhere, Driver):
     """
 
     owns_connections = False
+    is_concurrent = True
 
     def __init__(
         self,

@@ -174,6 +174,9 @@ class RowDriver(Protocol):
     owns_connections: bool
     """Whether the driver opened its connections and replaces lost ones by itself."""
 
+    is_concurrent: bool
+    """Whether statements run side by side, on several connections."""
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         ...

@@ -175,6 +175,7 @@ class OwnedDriver(Driver):
     """
 
     owns_connections = True
+    is_concurrent = False
 
     def __init__(
         self,

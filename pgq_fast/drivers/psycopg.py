@@ -94,6 +94,7 @@ class PsycopgDriver(MayListenElsewhere, Driver):
     """
 
     owns_connections = False
+    is_concurrent = False
 
     def __init__(
         self,

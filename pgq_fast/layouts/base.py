@@ -28,9 +28,9 @@ class Retry(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A claimed row that is no job; the id is None where not even that can be read."""
+    """A claimed row that is no job."""
 
-    id: JobId | None
+    id: JobId
     reason: str
 
 
@@ -40,6 +40,10 @@ class Claim:
 
     jobs: list[Job]
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
+    more: bool = False
+    """Whether some were left although the number wanted was not reached: for their size."""
+    full: bool = False
+    """Whether another claim is likely to bring jobs right now; set by the worker."""
     since: float = 0.0
     """When it was asked for, on this process's monotonic clock; set by the worker."""
 
@@ -53,14 +57,19 @@ class WorkerLayout(Protocol):
     can_release: bool
     """Whether ``release`` works; if not, a worker has to run what it has claimed."""
 
+    can_end_in_claim: bool
+    """Whether it pays to end jobs by ``claim``: statements run one at a time anyway."""
+
     async def claim(
         self,
         batch_size: int,
         limits: Mapping[QueueEntrypoint, int],
         owner: QueueManagerId,
         stale_after: timedelta | None,
+        max_bytes: int,
+        ending: Sequence[JobId] = (),
     ) -> Claim:
-        """Pick up to *batch_size* jobs for *owner*.
+        """Pick up to *batch_size* jobs for *owner*, and do what ``finish`` does for *ending*.
 
         Args:
             batch_size: At least 1.
@@ -68,6 +77,9 @@ class WorkerLayout(Protocol):
             owner: The claiming worker.
             stale_after: Also pick what has been without a heartbeat for this long; None: do not
                 look for such jobs this time.
+            max_bytes: Of payloads and headers together; one job is claimed whatever its size.
+            ending: Jobs of *owner* that were successful. Where an error is raised they may have
+                been ended or not.
         """
         ...
 

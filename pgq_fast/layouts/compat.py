@@ -5,6 +5,7 @@ The statements are in ``sql/compat``; here is how their parameters are made and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -13,12 +14,19 @@ from pgq_fast import models
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
-from pgq_fast.errors import OpenTransactionError
+from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
 from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
+
+DEQUEUE_BYTES: Final = 512 * 2**20
+"""The most of one ``dequeue``: its answer is one value, for which PostgreSQL allows 1 GB."""
+
+SLOW_SCAN: Final = 0.05
+"""Seconds that a claim takes which had to pass over many jobs that are not due yet: the ordered
+scan of a full batch takes a tenth of that."""
 
 UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK_DETECTED: Final = "40P01"
@@ -51,8 +59,12 @@ def claim_statement(
     entrypoints: Wanted,
     owner: QueueManagerId,
     stale_after: timedelta | None,
+    max_bytes: int,
+    *,
     budget: int | None = None,
+    ending: Sequence[JobId] = (),
     relaxed: bool = False,
+    by_due_time: bool = False,
 ) -> Statement:
     """The claim with just the gates that are in use.
 
@@ -62,14 +74,21 @@ def claim_statement(
         entrypoints: The entrypoints to claim from.
         owner: The claiming worker.
         stale_after: Age of the last heartbeat from which a picked job is claimed too.
+        max_bytes: Of payloads and headers together, less the last job's.
         budget: The most jobs that the worker may hold; needs *stale_after*.
+        ending: Jobs to end in the same statement; not with concurrency limits or *stale_after*.
         relaxed: Whether the commit need not wait for the disk; only for a statement that is a
-            transaction of its own.
+            transaction of its own, and that ends no jobs.
+        by_due_time: Whether to find the jobs that have been due longest, best priority first among
+            them, by a scan that does not touch jobs that are not due.
     """
-    flags = ["fixed" if budget is None else "budget"]
+    flags = [
+        "fixed" if budget is None else "budget",
+        "due" if by_due_time else "ordered",
+    ]
+    args: list[object] = [batch_size, entrypoints.names, owner, max_bytes]
     if relaxed:
         flags.append("relaxed")
-    args: list[object] = [batch_size, entrypoints.names, owner]
     if entrypoints.seats is not None:
         args.append(entrypoints.seats)
     if stale_after is not None:
@@ -77,23 +96,32 @@ def claim_statement(
         args.append(stale_after)
     if budget is not None:
         args.append(budget)
+    if ending:
+        flags.append("ending")
+        args.append(Int8Array(ending))
     name = "compat/claim" if entrypoints.seats is None else "compat/claim_limited"
     return Statement(statement(name, settings, *flags), tuple(args))
 
 
 def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
-    """The jobs of a claim's rows; a row that is none is logged and set aside."""
-    jobs, faults = codec.build_jobs(models.Job, rows, owner)
-    claim = Claim(jobs)
-    for position, reason in faults:
-        try:
-            first = rows[position][0]
-        except (TypeError, IndexError):
-            first = None
-        job_id = JobId(first) if isinstance(first, int) else None
-        logger.error("Job %s cannot be read from its row: %s", job_id, reason)
-        claim.rejected.append(Rejected(job_id, reason))
-    return claim
+    """The jobs of a claim's row; one that is none is logged and set aside.
+
+    Raises:
+        MalformedRowError: The driver did not return what the statement selects.
+    """
+    ((raw, more),) = rows
+    if raw is None:
+        return Claim([])
+    try:
+        jobs, faults = codec.build_jobs(models.Job, bytes(raw), owner, models.parse_headers)
+    except ValueError as error:
+        raise MalformedRowError(
+            f"the answer to a claim cannot be read: {error}; see whether the driver returns bytea "
+            "unchanged"
+        ) from error
+    for job_id, reason in faults:
+        logger.error("Job %s cannot be read: %s", job_id, reason)
+    return Claim(jobs, [Rejected(JobId(job_id), reason) for job_id, reason in faults], bool(more))
 
 
 def lost_seat(error: BaseException, settings: DBSettings) -> bool:
@@ -164,9 +192,11 @@ class CompatLayout:
         self._wanted = wanted(self._limits)
         # Of a driver that is not ours we cannot know whether the user has a transaction open.
         self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
+        self.can_end_in_claim = not (isinstance(driver, RowDriver) and driver.is_concurrent)
+        self._by_due_time = False
 
-    async def fetch_claim(self, claim: Statement, owner: QueueManagerId) -> Claim:
-        """Run *claim*; empty where another worker was quicker.
+    async def fetch_claim(self, claim: Statement, owner: QueueManagerId) -> Claim | None:
+        """Run *claim*; None where another worker was quicker.
 
         Raises:
             OpenTransactionError: The connection has a transaction open.
@@ -177,7 +207,7 @@ class CompatLayout:
             rows = await self._rows(claim.query, *claim.args)
         except Exception as error:
             if lost_seat(error, self._settings):
-                return Claim([])
+                return None
             raise
         return read_claim(rows, owner)
 
@@ -187,20 +217,48 @@ class CompatLayout:
         limits: Mapping[QueueEntrypoint, int],
         owner: QueueManagerId,
         stale_after: timedelta | None,
+        max_bytes: int,
+        ending: Sequence[JobId] = (),
     ) -> Claim:
-        """Pick up to *batch_size* jobs for *owner*, in one statement."""
+        """Pick up to *batch_size* jobs for *owner*, and end *ending*, in one statement.
+
+        In two, where there are limits or *stale_after*: a statement must not both end a job and
+        rescue it, and one that lost a seat must not lose what it was to end.
+        """
         if limits is not self._limits:
             # A worker passes the same mapping until an entrypoint is added.
             self._limits, self._wanted = limits, wanted(limits)
-        claim = claim_statement(
-            self._settings,
-            batch_size,
-            self._wanted,
+        together = stale_after is None and self._wanted.seats is None
+        if ending and not together:
+            await self.finish(ending, owner)
+            ending = ()
+        began = time.monotonic()
+        claim = await self.fetch_claim(
+            claim_statement(
+                self._settings,
+                batch_size,
+                self._wanted,
+                owner,
+                stale_after,
+                max_bytes,
+                ending=ending,
+                # What is ended must stay so, or a crash of the server runs it again.
+                relaxed=self._in_transaction is not None and not ending,
+                by_due_time=self._by_due_time,
+            ),
             owner,
-            stale_after,
-            relaxed=self._in_transaction is not None,
         )
-        return await self.fetch_claim(claim, owner)
+        if claim is None:
+            if ending:
+                await self.finish(ending, owner)
+            return Claim([])
+        full = len(claim.jobs) + len(claim.rejected) >= batch_size or claim.more
+        if self._by_due_time:
+            # More are due than one claim takes: the order of all of them counts again.
+            self._by_due_time = not full
+        else:
+            self._by_due_time = not full and time.monotonic() - began > SLOW_SCAN
+        return claim
 
     async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
         """End jobs of *owner* that were successful, in a statement without values a job."""

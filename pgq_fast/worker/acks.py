@@ -7,7 +7,8 @@ could not be sent waits again. Every statement is fenced and may be repeated.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -22,6 +23,9 @@ from pgq_fast.types import JOB_STATUS, JobId, QueueManagerId
 
 ACK_ROWS: Final = 1000
 """Outcomes that are sent without further delay: beyond, a statement costs what its rows cost."""
+
+RIDE_ROWS: Final = 10_000
+"""The same where claims take outcomes along: more than these wait only if no claim comes."""
 
 ACK_DELAY: Final = 0.1
 """Seconds that outcomes wait for company while claims come back full; nobody is idle then."""
@@ -59,6 +63,8 @@ class Acknowledger:
         self, layout: WorkerLayout, owner: QueueManagerId, retried: Callable[[timedelta], None]
     ) -> None:
         self._layout = layout
+        # Where claims take successes along, a statement of their own would only be in the way.
+        self._rows_enough = RIDE_ROWS if layout.can_end_in_claim else ACK_ROWS
         self._owner = owner
         self._retried = retried
         # Invariant: an outcome waits or is being sent until the server has it, never both. Of the
@@ -82,7 +88,7 @@ class Acknowledger:
         count = len(self._waiting_ids)
         if count == 1:
             self._work.set()
-        elif count == ACK_ROWS:
+        elif count == self._rows_enough:
             self._enough.set()
 
     def put(self, item: Outcome | Retry) -> None:
@@ -91,7 +97,7 @@ class Acknowledger:
         count = len(self._waiting)
         if count == 1:
             self._work.set()
-        elif count == ACK_ROWS:
+        elif count == self._rows_enough:
             self._enough.set()
 
     async def add(self, item: tuple[Job, JOB_STATUS, TracebackRecord | None]) -> None:
@@ -119,7 +125,7 @@ class Acknowledger:
         pause = FIRST_PAUSE
         while True:
             await self._work.wait()
-            if self._patient and len(self) < ACK_ROWS:
+            if self._patient and len(self) < self._rows_enough:
                 self._enough.clear()
                 await wait_for_event(self._enough, ACK_DELAY)
             try:
@@ -162,6 +168,29 @@ class Acknowledger:
                 raise
             finally:
                 self._sending = []
+                self._sending_ids = []
+
+    @contextlib.asynccontextmanager
+    async def riding(self) -> AsyncIterator[Sequence[JobId]]:
+        """The successes that wait, for a statement in the block that ends them on its way.
+
+        None where they had better go by themselves: others are being sent right now, or the layout
+        has no such statement. Where the block fails, they wait again.
+        """
+        if not (self._waiting_ids and self._layout.can_end_in_claim) or self._turn.locked():
+            yield ()
+            return
+        async with self._turn:
+            self._sending_ids, self._waiting_ids = self._waiting_ids, []
+            if not self._waiting:
+                self._work.clear()
+            try:
+                yield self._sending_ids
+            except BaseException:
+                self._waiting_ids[:0] = self._sending_ids
+                self._work.set()
+                raise
+            finally:
                 self._sending_ids = []
 
     async def close(self) -> bool:

@@ -6,35 +6,35 @@ States of a job that this worker has claimed:
        |          |
        +----------+--> released (given back, as it was before the claim)
 
-Started jobs are in ``manager.job_context``; ended ones that the server may not know of are with
-the :class:`~pgq_fast.worker.acks.Acknowledger`; what is in neither and still picked by this worker
-on the server is released when the run ends, or after a claim whose answer got lost.
+Started jobs are in ``manager.job_context``, see :mod:`~pgq_fast.worker.dispatch`; ended ones that
+the server may not know of are with the :class:`~pgq_fast.worker.acks.Acknowledger`; what is in
+neither and still picked by this worker on the server is released when the run ends, or after a
+claim whose answer got lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pgq_fast import models, tracing
+from pgq_fast import models
 from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.failures import is_connection_lost
 from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.pooling import poll_interval_of
-from pgq_fast.errors import MalformedRowError, retry_request
-from pgq_fast.executors import EntrypointExecutor
-from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
+from pgq_fast.layouts.base import Claim
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
 from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgq_fast.worker import upkeep
 from pgq_fast.worker.acks import Acknowledger
 from pgq_fast.worker.context import JobContext
+from pgq_fast.worker.dispatch import Dispatcher
+from pgq_fast.worker.pace import Pace
 from pgq_fast.worker.port import worker_layout
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ DISPATCH_SLICE: Final = 0.005
 """Seconds that jobs are started in a row before timers and other tasks get their turn."""
 
 CLAIM_AHEAD_FROM: Final = 50
-"""Batch size from which the next claim is under way while a batch is started. Starting a smaller
-one takes less than the claim's turn on the loop."""
+"""Size of a batch from which the next claim is under way while a batch is started. Starting a
+smaller one takes less than the claim's turn on the loop."""
 
 LISTENER_CHECK: Final = timedelta(seconds=10)
 """Between two looks at whether notifications arrive, and how long one may take."""
@@ -53,18 +53,12 @@ LISTENER_CHECK: Final = timedelta(seconds=10)
 RECONNECT_PAUSE: Final = 0.2
 """Seconds before the next claim after a lost connection; the driver has a backoff of its own."""
 
-STARTS_A_TURN: Final = 10
-"""Jobs started per turn of the loop before Python 3.12, where a task does not run when it is made:
-the slice cannot be measured until it is too late."""
-
 RENEWALS: Final = 4
 """Heartbeats within a heartbeat timeout for claimed jobs that wait to be started."""
 
 RESCUES: Final = 4
 """Claims within a heartbeat timeout that also look for stale jobs while the queue is full. A worker
 with nothing better to do looks every time."""
-
-_EAGER: Final = sys.version_info >= (3, 12)
 
 
 class Worker:
@@ -75,7 +69,7 @@ class Worker:
         manager: QueueManager,
         *,
         dequeue_timeout: timedelta,
-        batch_size: int,
+        batch_size: int | None,
         mode: QueueExecutionMode,
         max_concurrent_tasks: int | None,
         shutdown_on_listener_failure: bool,
@@ -84,7 +78,7 @@ class Worker:
     ) -> None:
         self.manager = manager
         self.dequeue_timeout = dequeue_timeout
-        self.batch_size = batch_size
+        self.pace = Pace(batch_size, manager.held_work)
         self.mode = mode
         self.max_concurrent_tasks = max_concurrent_tasks
         self.shutdown_on_listener_failure = shutdown_on_listener_failure
@@ -97,21 +91,18 @@ class Worker:
         self.poll_interval = poll_interval_of(manager.queries.driver)
         self.ended_before_claim = 0
         self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
-        self.tasks: set[asyncio.Task[None]] = set()
         self.upcoming: asyncio.Task[Claim | None] | None = None
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
-        self.wake_at_job_end = False
+        self.dispatcher = Dispatcher(manager, self.acks, self.wake)
         self.wake_at_delete = False
         self.orphans_possible = False
-        self.aborting = False
         self.next_rescue = 0.0
         self.renew_after = (
             heartbeat_timeout.total_seconds() / RENEWALS
             if heartbeat_timeout > timedelta(0)
             else float("inf")
         )
-        self._calls: dict[QueueEntrypoint, Callable[..., Awaitable[None]]] = {}
         self._limits: dict[QueueEntrypoint, int] = {}
 
     # -- Run ----------------------------------------------------------------------------------
@@ -191,28 +182,26 @@ class Worker:
                 if room <= 0:
                     await self._wait_for_room()
                     continue
-                wanted = min(self.batch_size, room)
+                wanted = min(self.pace.size, room)
                 # Before the claim: what is notified from here on may be missing in its answer.
                 self.wake.clear()
                 self.ended_before_claim = self.manager.jobs_logged
                 claim = await self._claim(wanted)
             else:
-                wanted = self.batch_size
                 claim = await self.upcoming
                 self.upcoming = None
             if claim is None:
                 await wait_for_event(self.wake, RECONNECT_PAUSE)
                 continue
-            full = len(claim.jobs) + len(claim.rejected) >= wanted
-            self.acks.set_patient(full and not self.wake_at_delete)
-            if full and self._may_claim_ahead(len(claim.jobs)):
+            self.acks.set_patient(claim.full and not self.wake_at_delete)
+            if claim.full and self._may_claim_ahead(len(claim.jobs)):
                 self.wake.clear()
-                self.upcoming = self.loop.create_task(self._claim(self.batch_size))
+                self.upcoming = self.loop.create_task(self._claim(self.pace.size))
                 # The first turn runs the task, the second sends what it wrote.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             await self._start_all(claim)
-            if not full:
+            if not claim.full:
                 self.next_rescue = 0.0
                 await self._rest()
 
@@ -221,25 +210,26 @@ class Worker:
 
         Not where they could wait for room, nor where they would sit on seats meanwhile.
         """
-        if self.batch_size < CLAIM_AHEAD_FROM or self.wake_at_delete or self.stopping:
+        if self.pace.size < CLAIM_AHEAD_FROM or self.wake_at_delete or self.stopping:
             return False
-        return self.max_concurrent_tasks is None or self._room() - starting >= self.batch_size
+        return self._room() - starting >= self.pace.size
 
     def _room(self) -> int:
         """How many more jobs may run here."""
-        if self.max_concurrent_tasks is None:
-            return self.batch_size
-        return self.max_concurrent_tasks - len(self.manager.job_context)
+        if self.dispatcher.waiting_bytes >= self.manager.max_bytes_in_flight:
+            return 0
+        most = self.max_concurrent_tasks or self.manager.max_jobs_in_flight
+        return most - len(self.manager.job_context)
 
     async def _wait_for_room(self) -> None:
         self.acks.set_patient(False)
-        self.wake_at_job_end = True
+        self.dispatcher.wake_at_end = True
         try:
             self.wake.clear()
             if self._room() <= 0 and not self.stopping:
                 await self.wake.wait()
         finally:
-            self.wake_at_job_end = False
+            self.dispatcher.wake_at_end = False
 
     async def _claim(self, wanted: int) -> Claim | None:
         """The next jobs; None where the connection was lost and the driver is replacing it."""
@@ -251,7 +241,15 @@ class Worker:
         try:
             if self.orphans_possible:
                 await self._release()
-            claim = await self.layout.claim(wanted, self.limits(), self.owner, stale_after)
+            async with self.acks.riding() as ending:
+                claim = await self.layout.claim(
+                    wanted,
+                    self.limits(),
+                    self.owner,
+                    stale_after,
+                    self.manager.claim_bytes,
+                    ending,
+                )
         except Exception as error:
             if not self._replaces(error):
                 raise
@@ -260,6 +258,8 @@ class Worker:
             self.next_rescue = 0.0
             return None
         claim.since = now
+        found = len(claim.jobs) + len(claim.rejected)
+        claim.full = found >= wanted or (found > 0 and claim.more)
         if stale_after is not None and claim.jobs:
             claim.jobs = self._without_own(claim.jobs)
         return claim
@@ -308,7 +308,7 @@ class Worker:
             await self._flush_acks()
             if not len(self.acks):
                 return
-        self.wake_at_job_end = draining or polls_for_seats
+        self.dispatcher.wake_at_end = draining or polls_for_seats
         try:
             idle = False
             if draining:
@@ -337,7 +337,7 @@ class Worker:
                 timeout = min(timeout, RECONNECT_PAUSE)
             await wait_for_event(self.wake, timeout)
         finally:
-            self.wake_at_job_end = False
+            self.dispatcher.wake_at_end = False
 
     def _wake_in(self, delay: timedelta) -> None:
         """Look at the queue after *delay*: a retry is an UPDATE, which notifies nobody."""
@@ -365,26 +365,27 @@ class Worker:
 
     async def _start_all(self, claim: Claim) -> None:
         for rejected in claim.rejected:
-            self._refuse(rejected)
-        shutdown = self.manager.shutdown
-        last_beat = claim.since
-        now = time.monotonic()
-        slice_end = now + DISPATCH_SLICE
-        jobs = claim.jobs
-        lost: set[JobId] = set()
-        for position, job in enumerate(jobs):
+            self.dispatcher.refuse(rejected)
+        began = time.monotonic()
+        ended_before = self.dispatcher.ended
+        last_beat, jobs = claim.since, claim.jobs
+        position = 0
+        while position < len(jobs):
+            now = time.monotonic()
             if now >= last_beat + self.renew_after:
                 last_beat = now
                 lost = await self._lost(jobs[position:])
-            if shutdown.is_set() and self.layout.can_release:
+                jobs = [job for job in jobs[position:] if job.id not in lost]
+                position = 0
+                continue
+            if self.stopping and self.layout.can_release:
                 return
-            if job.id not in lost:
-                self._start(job, last_beat)
-            now = time.monotonic()
-            if now >= slice_end or (not _EAGER and position % STARTS_A_TURN == 0):
+            position = await self.dispatcher.start(jobs, position, last_beat, now + DISPATCH_SLICE)
+            if position < len(jobs):
                 await asyncio.sleep(0)
-                now = time.monotonic()
-                slice_end = now + DISPATCH_SLICE
+        self.pace.started(
+            len(claim.jobs), time.monotonic() - began, self.dispatcher.ended - ended_before
+        )
 
     async def _lost(self, jobs: list[models.Job]) -> set[JobId]:
         """Renew the heartbeat of *jobs*, which wait to be started; those that others have now."""
@@ -400,149 +401,6 @@ class Worker:
                 "%d job(s) that waited here to be started are no longer this worker's", len(lost)
             )
         return lost
-
-    def _refuse(self, rejected: Rejected) -> None:
-        """A row that is no job cannot run; it ends as an exception, or it would come again."""
-        if rejected.id is None:
-            return
-        error = MalformedRowError(
-            f"the row of job {rejected.id} cannot be read: {rejected.reason}; "
-            "see what wrote it, and enqueue the job again"
-        )
-        now = models.utc_now()
-        # Stands in for the job in its outcome, which needs no more than id and owner.
-        job = models.Job.model_construct(
-            id=rejected.id,
-            priority=0,
-            created=now,
-            updated=now,
-            heartbeat=now,
-            execute_after=now,
-            status="picked",
-            entrypoint=QueueEntrypoint(""),
-            payload=None,
-            queue_manager_id=self.owner,
-            headers=None,
-        )
-        record = models.TracebackRecord.from_exception(
-            error, rejected.id, {"queue_manager_id": self.owner}
-        )
-        self.acks.put(Outcome(job, "exception", record))
-
-    def _start(self, job: models.Job, now: float) -> None:
-        context = JobContext(self.manager.resources, now)
-        job_id = job.id
-        self.manager.job_context[job_id] = context
-        coroutine = self._run_job(job, job_id, context)
-        if _EAGER:
-            # Runs until the handler first waits; most of the cheap ones are done by then. Not
-            # through the loop, whose factory is the user's and which may not pass the argument.
-            task = asyncio.Task(  # type: ignore[call-arg, unused-ignore]
-                coroutine, loop=self.loop, eager_start=True
-            )
-            if task.done():
-                return
-        else:
-            task = self.loop.create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def _call_of(self, entrypoint: QueueEntrypoint) -> Callable[..., Awaitable[None]]:
-        """What runs a job: the handler itself where the executor would only pass it on."""
-        executor = self.manager.entrypoint_registry[entrypoint]
-        if type(executor) is not EntrypointExecutor:
-            return executor.execute
-        handler: Callable[..., Awaitable[None]] = executor.parameters.func
-        if executor.parameters.accepts_context:
-            return handler
-        return lambda job, _: handler(job)
-
-    async def _run_job(self, job: models.Job, job_id: JobId, context: JobContext) -> None:
-        """Run the handler and put down how it ended."""
-        manager = self.manager
-        try:
-            call = self._calls.get(job.entrypoint)
-            if call is None:
-                call = self._calls[job.entrypoint] = self._call_of(job.entrypoint)
-            tracer = manager.tracer or tracing.TRACER.tracer
-            if context.canceled:
-                pass
-            elif tracer is None:
-                await call(job, context)
-            else:
-                await self._run_traced(tracer, call, job, context)
-        except asyncio.CancelledError:
-            # A worker that is made to stop gives its jobs back; any other cancellation of the
-            # task is the job's end.
-            if not self.aborting:
-                self.acks.put(Outcome(job, "canceled", None))
-            raise
-        except Exception as error:
-            await self._failed(job, error)
-        else:
-            if context.cancel_called:
-                self.acks.put(Outcome(job, "canceled", None))
-            else:
-                self.acks.succeeded(job_id)
-        finally:
-            manager.jobs_logged += 1
-            if manager.job_context.get(job_id) is context:
-                del manager.job_context[job_id]
-            if self.wake_at_job_end:
-                self.wake.set()
-
-    async def _run_traced(
-        self,
-        tracer: tracing.TracingProtocol,
-        call: Callable[..., Awaitable[None]],
-        job: models.Job,
-        context: JobContext,
-    ) -> None:
-        """Run the handler in the tracer's block. A tracer that fails does not fail the job."""
-        started = False
-        failure: Exception | None = None
-        try:
-            async with tracer.trace_process(job):
-                started = True
-                try:
-                    await call(job, context)
-                except Exception as error:
-                    failure = error
-        except Exception as error:
-            logger.error("The tracer failed for job %s", job.id, exc_info=error)
-        if failure is not None:
-            raise failure
-        if not started:
-            await call(job, context)
-
-    async def _failed(self, job: models.Job, error: Exception) -> None:
-        """Retry the job if *error* asks for it, else record the failure."""
-        retry = retry_request(error)
-        if retry is None:
-            executor = self.manager.entrypoint_registry[job.entrypoint]
-            await self.manager.log_failure(job, executor, error, self.acks)
-            return
-        if retry is not error:
-            retry.__cause__ = error
-        logger.info(
-            "Job %s of %s is retried in %s (attempt %d)",
-            job.id,
-            job.entrypoint,
-            retry.delay,
-            job.attempts,
-        )
-        record = models.TracebackRecord.from_exception(
-            retry,
-            job.id,
-            {
-                "entrypoint": job.entrypoint,
-                "queue_manager_id": self.owner,
-                "attempt": job.attempts,
-                "retry_delay": str(retry.delay),
-                "reason": retry.reason,
-            },
-        )
-        self.acks.put(Retry(job, retry.delay, record))
 
     # -- Notifications ------------------------------------------------------------------------
 
@@ -581,8 +439,7 @@ class Worker:
             await asyncio.wait({self.upcoming})
             if not self.upcoming.cancelled() and (error := self.upcoming.exception()) is not None:
                 logger.warning("The last claim of the run failed: %s", error)
-        while self.tasks:
-            await asyncio.wait(set(self.tasks))
+        await self.dispatcher.close()
         if not await self.acks.close():
             # Releasing now would run jobs again that have ended. Others rescue what is left.
             logger.error("The server could not be told how the last jobs of this worker ended")
@@ -606,9 +463,7 @@ class Worker:
                 await asyncio.wait({task})
             except asyncio.CancelledError as error:
                 cancelled = error
-                self.aborting = True
-                for job in self.tasks:
-                    job.cancel()
+                self.dispatcher.abort()
         task.result()
         if cancelled is not None:
             raise cancelled

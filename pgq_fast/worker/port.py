@@ -34,6 +34,7 @@ class PortLayout:
 
     queries: QueueRepositoryPort
     can_release: bool = dataclasses.field(default=False, init=False)
+    can_end_in_claim: bool = dataclasses.field(default=False, init=False)
     # The port wants to see the job that ended, so it is kept from claim to end.
     _claimed: dict[JobId, Job] = dataclasses.field(default_factory=dict, init=False)
 
@@ -43,8 +44,15 @@ class PortLayout:
         limits: Mapping[QueueEntrypoint, int],
         owner: QueueManagerId,
         stale_after: timedelta | None,
+        max_bytes: int,
+        ending: Sequence[JobId] = (),
     ) -> Claim:
-        """One ``dequeue``; it always looks for stale jobs, so "not this time" is "very stale"."""
+        """One ``dequeue``; it always looks for stale jobs, so "not this time" is "very stale".
+
+        The port knows nothing of sizes: *max_bytes* is not heeded.
+        """
+        if ending:
+            await self.finish(ending, owner)
         jobs = await self.queries.dequeue(
             batch_size=batch_size,
             entrypoints={

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kernels.twins import Bare, Twin, row
-from pgq_fast.models import Job
+from kernels.twins import Bare, Twin, record
+from pgq_fast.models import Job, parse_headers
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -27,16 +27,18 @@ RAW_IDS = struct.pack("!50q", *IDS)
 def batch(twin: Twin) -> None:
     """One pass through everything, in ways that succeed and in ways that fail."""
     codec = twin.codec
-    good = [row(id=10**9 + number, payload=bytes([number]), headers="{}") for number in range(50)]
-    bad = [None, (), row(id="x"), row(times=b""), (1,) * 7]
+    good = [
+        record(id=10**9 + number, payload=bytes([number]), headers="{}") for number in range(50)
+    ]
+    bad = [record(entrypoint=None), *[record(entrypoint=b"\xff", slot=10**9)] * 4]
+    raw = b"".join([*good, *bad])
     for model in (Bare, Job):
-        jobs, faults = codec.build_jobs(model, [*good, *bad], OWNER)
+        jobs, faults = codec.build_jobs(model, raw, OWNER, parse_headers)
         assert (len(jobs), len(faults)) == (50, 5)
     for job in jobs:
         assert job.headers == {}
         assert job.created
     codec.outcome_columns([(job, "exception", "{}") for job in jobs])
-    codec.decode_times(bytes(24))
     codec.decode_ids(RAW_IDS)
     codec.encode_int8_array(IDS)
     names = [f"name {number}" for number in range(50)]
@@ -44,7 +46,8 @@ def batch(twin: Twin) -> None:
     codec.encode_copy_jobs(RAW_IDS, [1] * 50, names, payloads, [b"{}"] * 50, IDS)
     codec.encode_copy_log(RAW_IDS, [1] * 50, names)
     failing: list[Callable[[], Any]] = [
-        lambda: codec.decode_times(b""),
+        lambda: codec.build_jobs(Job, raw[:-1], OWNER, parse_headers),
+        lambda: codec.build_jobs(Job, bytearray(raw), OWNER, parse_headers),
         lambda: codec.decode_ids(b"x"),
         lambda: codec.encode_int8_array([*IDS, 2**64]),
         lambda: codec.encode_int8_array([*IDS, "x"]),
@@ -103,15 +106,16 @@ def test_memory_does_not_grow(twin: Twin) -> None:
 
 def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:
     text, data, marker, headers = "entry" + "point" * 2, bytes(bytearray(b"xy")), 10**12, b'{"a":1}'
-    watched = (text, data, marker, headers, OWNER)
+    raw = record(id=marker, entrypoint=text, payload=data, headers=headers, slot=marker) * 10
+    watched = (text, data, marker, headers, raw, OWNER)
 
     def counts() -> list[int]:
         return [sys.getrefcount(value) for value in watched]
 
     def run() -> None:
-        jobs, _ = twin.codec.build_jobs(
-            Bare, [row(id=marker, entrypoint=text, payload=data)] * 10, OWNER
-        )
+        jobs, _ = twin.codec.build_jobs(Bare, raw, OWNER, parse_headers)
+        with pytest.raises(ValueError, match="breaks off"):
+            twin.codec.build_jobs(Bare, raw[:-1], OWNER, parse_headers)
         twin.codec.outcome_columns([(job, text, text) for job in jobs])
         twin.codec.encode_int8_array([marker] * 5)
         twin.codec.encode_copy_jobs(bytes(8), [1], [text], [data], [headers], [marker])

@@ -43,9 +43,7 @@ TWINS = _load()
 class Bare:
     """Takes the place of the model where a test is about the kernel alone."""
 
-    __slots__ = ("__dict__", "_row")
-
-    _row: Any
+    __slots__ = ("__dict__",)
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> tuple[str, Any]:
@@ -66,25 +64,46 @@ def agreed(kernel: str, function: str, *args: Any) -> tuple[str, Any]:
     return expected
 
 
-def times(created: int = 0, execute_after: int = 0, updated: int = 0) -> bytes:
-    """Three ``timestamptz`` as the server sends them: microseconds since 2000."""
-    return struct.pack("!qqq", created, execute_after, updated)
+def field(oid: int, value: bytes | None) -> bytes:
+    """A field as ``record_send`` writes it."""
+    if value is None:
+        return struct.pack("!Ii", oid, -1)
+    return struct.pack("!Ii", oid, len(value)) + value
 
 
-def row(**columns: Any) -> tuple[Any, ...]:
-    """A row as a claim returns it."""
-    values: dict[str, Any] = {
-        "id": 7,
-        "priority": 0,
-        "entrypoint": "fetch",
-        "payload": b"data",
-        "attempts": 0,
-        "headers": None,
-        "times": times(),
-        "slot": None,
-    }
-    assert not columns.keys() - values.keys()
-    return tuple((values | columns).values())
+COLUMNS: dict[str, Any] = {
+    "id": 7,
+    "priority": 0,
+    "attempts": 0,
+    "created": 0,
+    "execute_after": 0,
+    "updated": 0,
+    "slot": None,
+    "entrypoint": "fetch",
+    "payload": b"data",
+    "headers": None,
+}
+
+
+def fields(**columns: Any) -> list[bytes]:
+    """The fields of a job's record. Text may be given as bytes that are none."""
+    values = COLUMNS | columns
+    assert values.keys() == COLUMNS.keys()
+    encoded = []
+    for name, value in values.items():
+        if name in ("priority", "attempts"):
+            encoded.append(field(23, struct.pack("!i", value)))
+        elif isinstance(value, int):
+            oid = 1184 if name in ("created", "execute_after", "updated") else 20
+            encoded.append(field(oid, struct.pack("!q", value)))
+        else:
+            encoded.append(field(25, value.encode() if isinstance(value, str) else value))
+    return encoded
+
+
+def record(**columns: Any) -> bytes:
+    """A job as a claim returns it."""
+    return struct.pack("!i", len(COLUMNS)) + b"".join(fields(**columns))
 
 
 # Unlike the default, with lone surrogates.

@@ -1,6 +1,8 @@
--- Claim up to $1 queued jobs of the entrypoints $2 for the worker $3, best priority first, oldest
--- first within a priority.
+-- Claim up to $1 queued jobs of the entrypoints $2 for the worker $3, best priority first; within a
+-- priority a job of each entrypoint in turn, so that a flood of one does not hold up the others, and
+-- of each entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken.
 --
+-- One row: the jobs as a value of their own, and whether more were there than could be taken.
 -- For entrypoints without a concurrency limit; claim_limited.sql has the rest.
 WITH
 -- [relaxed
@@ -10,50 +12,86 @@ relaxed AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS setting
 ),
 -- relaxed]
+-- [ending
+-- End the jobs $5 in the same round trip; see finish.sql. The owner is compared so that its index is
+-- no choice: a worker may hold many more jobs than it ends here.
+ended AS (
+    DELETE FROM {queue_table}
+    WHERE id = ANY($5::bigint[]) AND queue_manager_id IS NOT DISTINCT FROM $3::uuid
+    RETURNING id, entrypoint, priority
+),
+-- ending]
 -- [budget
--- $5: the most jobs that this worker may hold.
+-- $6: the most jobs that this worker may hold.
 room AS MATERIALIZED (
-    SELECT greatest(least($1::bigint, $5::bigint - count(*)), 0) AS jobs
+    SELECT greatest(least($1::bigint, $6::bigint - count(*)), 0) AS jobs
     FROM {queue_table}
     WHERE queue_manager_id = $3::uuid AND entrypoint = ANY($2::text[])
 ),
 -- budget]
 -- One ordered index scan an entrypoint. A job that another worker is about to claim is skipped, so
 -- that workers neither wait for each other nor claim the same job.
+--
+-- Statistics of a queue are nearly always wrong: analysed while it was empty, filled a moment later.
+-- Two things hold the plan whatever they say. The entrypoint is compared as a range and heads the
+-- order, so that one index only delivers the rows sorted. And `fan`, one row that the planner takes
+-- for a thousand, makes sorting look as dear as it is on a long queue.
 next AS (
-    SELECT job.id, job.priority
+    SELECT job.id, job.priority, job.bytes, wanted.entrypoint
     FROM unnest($2::text[]) AS wanted (entrypoint)
     CROSS JOIN LATERAL (
-        SELECT id, priority
-        FROM {queue_table}
-        WHERE entrypoint = wanted.entrypoint AND status = 'queued' AND execute_after < now()
-        ORDER BY priority DESC, id
-        LIMIT $1::bigint
-        FOR UPDATE SKIP LOCKED
+        SELECT queue.id, queue.priority,
+            coalesce(octet_length(queue.payload), 0) + coalesce(pg_column_size(queue.headers), 0)
+                AS bytes
+        FROM {queue_table} AS queue
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
+            AND queue.status = 'queued' AND queue.execute_after < now()
+        -- [ordered
+        ORDER BY queue.entrypoint, queue.priority DESC, queue.id
+        -- ordered]
+        -- [due
+        -- For a queue of deferred jobs, which the scan above would read for the few that are due.
+        ORDER BY queue.entrypoint, queue.execute_after
+        -- due]
+        LIMIT (SELECT $1::bigint)
+        FOR UPDATE OF queue SKIP LOCKED
     ) AS job
 ),
 -- [rescue
--- Picked jobs whose worker has not been heard of for $4: it died, or lost its connection.
+-- Picked jobs whose worker has not been heard of for $5: it died, or lost its connection.
 stale AS (
-    SELECT id, priority
+    SELECT id, priority, entrypoint,
+        coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
     FROM {queue_table}
-    WHERE status = 'picked' AND heartbeat < now() - $4::interval
+    WHERE status = 'picked' AND heartbeat < now() - $5::interval
         AND entrypoint = ANY($2::text[]) AND execute_after < now()
     ORDER BY priority DESC, id
     LIMIT $1::bigint
     FOR UPDATE SKIP LOCKED
 ),
 -- rescue]
+candidate AS (
+    SELECT id, priority, bytes,
+        row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
+    FROM (
+        SELECT id, priority, bytes, entrypoint FROM next
+        -- [rescue
+        UNION ALL
+        SELECT id, priority, bytes, entrypoint FROM stale
+        -- rescue]
+    ) AS job
+),
 best AS (
     SELECT id
     FROM (
-        SELECT id, priority FROM next
-        -- [rescue
-        UNION ALL
-        SELECT id, priority FROM stale
-        -- rescue]
+        SELECT id, priority, turn,
+            sum(bytes) OVER (ORDER BY priority DESC, turn, id ROWS UNBOUNDED PRECEDING) - bytes
+                AS before
+        FROM candidate
     ) AS job
-    ORDER BY priority DESC, id
+    WHERE before < $4::bigint
+    ORDER BY priority DESC, turn, id
     -- [fixed
     LIMIT $1::bigint
     -- fixed]
@@ -76,12 +114,19 @@ claimed AS (
 ),
 logged AS (
     INSERT INTO {queue_table_log} (job_id, status, entrypoint, priority)
+    -- [ending
+    SELECT id, 'successful'::{queue_status_type}, entrypoint, priority FROM ended
+    UNION ALL
+    -- ending]
     SELECT id, 'picked', entrypoint, priority FROM claimed
 )
--- What does not differ from job to job is not fetched; the three times travel as one value.
-SELECT id, priority, entrypoint, payload, attempts, headers::text AS headers,
-    timestamptz_send(created) || timestamptz_send(execute_after) || timestamptz_send(updated)
-        AS times,
-    slot
-FROM claimed
-ORDER BY priority DESC, id
+-- The fields in the order in which the codec reads them: fixed lengths first. What does not differ
+-- from job to job is not among them. Text is sent as UTF-8 whatever the client's encoding.
+SELECT string_agg(record_send(job), ''::bytea ORDER BY job.priority DESC, job.id) AS jobs,
+    (SELECT count(*) FROM candidate) > count(*) AS more
+FROM (
+    SELECT id::bigint, priority, attempts, created, execute_after, updated, slot::bigint,
+        convert_to(entrypoint, 'UTF8') AS entrypoint, payload,
+        convert_to(headers::text, 'UTF8') AS headers
+    FROM claimed
+) AS job

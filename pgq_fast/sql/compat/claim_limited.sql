@@ -1,4 +1,4 @@
--- Claim as claim.sql does, where some of the entrypoints $2 have a concurrency limit: $4, in their
+-- Claim as claim.sql does, where some of the entrypoints $2 have a concurrency limit: $5, in their
 -- order, 0 for none.
 --
 -- The unique index on (entrypoint, slot) of picked jobs is what holds a limit across workers: two
@@ -14,7 +14,7 @@ relaxed AS MATERIALIZED (
 -- relaxed]
 wanted AS MATERIALIZED (
     SELECT entrypoint, seats
-    FROM unnest($2::text[], $4::bigint[]) AS wanted (entrypoint, seats)
+    FROM unnest($2::text[], $5::bigint[]) AS wanted (entrypoint, seats)
 ),
 -- Jobs that count against a limit: those with an owner, seated or not.
 picked AS MATERIALIZED (
@@ -32,40 +32,57 @@ vacant AS MATERIALIZED (
     WHERE wanted.seats > 0 AND coalesce(picked.jobs, 0) < wanted.seats
 ),
 -- [budget
--- $6: the most jobs that this worker may hold.
+-- $7: the most jobs that this worker may hold.
 room AS MATERIALIZED (
-    SELECT greatest(least($1::bigint, $6::bigint - count(*)), 0) AS jobs
+    SELECT greatest(least($1::bigint, $7::bigint - count(*)), 0) AS jobs
     FROM {queue_table}
     WHERE queue_manager_id = $3::uuid AND entrypoint = ANY($2::text[])
 ),
 -- budget]
 unlimited AS (
-    SELECT job.id, job.priority, wanted.entrypoint
+    SELECT job.id, job.priority, job.bytes, wanted.entrypoint
     FROM wanted
     CROSS JOIN LATERAL (
-        SELECT id, priority
-        FROM {queue_table}
-        WHERE entrypoint = wanted.entrypoint AND status = 'queued' AND execute_after < now()
-        ORDER BY priority DESC, id
-        LIMIT $1::bigint
-        FOR UPDATE SKIP LOCKED
+        SELECT queue.id, queue.priority,
+            coalesce(octet_length(queue.payload), 0) + coalesce(pg_column_size(queue.headers), 0)
+                AS bytes
+        FROM {queue_table} AS queue
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
+            AND queue.status = 'queued' AND queue.execute_after < now()
+        -- [ordered
+        ORDER BY queue.entrypoint, queue.priority DESC, queue.id
+        -- ordered]
+        -- [due
+        ORDER BY queue.entrypoint, queue.execute_after
+        -- due]
+        LIMIT (SELECT $1::bigint)
+        FOR UPDATE OF queue SKIP LOCKED
     ) AS job
     WHERE wanted.seats <= 0
 ),
 -- The front of the line is fixed before anything is locked. Were the limit applied to what could be
 -- locked, a second worker would slide past the first one's jobs, to seats that are taken.
 limited AS (
-    SELECT job.id, job.priority, vacant.entrypoint
+    SELECT job.id, job.priority, job.bytes, vacant.entrypoint
     FROM vacant
     CROSS JOIN LATERAL (
-        SELECT id
-        FROM {queue_table}
-        WHERE entrypoint = vacant.entrypoint AND status = 'queued' AND execute_after < now()
-        ORDER BY priority DESC, id
+        SELECT queue.id
+        FROM {queue_table} AS queue
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE queue.entrypoint >= vacant.entrypoint AND queue.entrypoint <= vacant.entrypoint
+            AND queue.status = 'queued' AND queue.execute_after < now()
+        -- [ordered
+        ORDER BY queue.entrypoint, queue.priority DESC, queue.id
+        -- ordered]
+        -- [due
+        ORDER BY queue.entrypoint, queue.execute_after
+        -- due]
         LIMIT vacant.free
     ) AS front
     CROSS JOIN LATERAL (
-        SELECT id, priority
+        SELECT id, priority,
+            coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
         FROM {queue_table}
         WHERE id = front.id AND status = 'queued' AND execute_after < now()
         FOR UPDATE SKIP LOCKED
@@ -75,27 +92,39 @@ limited AS (
 -- A stale job is counted already and keeps its seat, so no limit applies: else dead workers could
 -- fill an entrypoint for ever.
 stale AS (
-    SELECT id, priority, entrypoint
+    SELECT id, priority, entrypoint,
+        coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
     FROM {queue_table}
-    WHERE status = 'picked' AND heartbeat < now() - $5::interval
+    WHERE status = 'picked' AND heartbeat < now() - $6::interval
         AND entrypoint = ANY($2::text[]) AND execute_after < now()
     ORDER BY priority DESC, id
     LIMIT $1::bigint
     FOR UPDATE SKIP LOCKED
 ),
 -- rescue]
+candidate AS (
+    SELECT id, priority, bytes, entrypoint, seated,
+        row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
+    FROM (
+        SELECT id, priority, bytes, entrypoint, false AS seated FROM unlimited
+        UNION ALL
+        SELECT id, priority, bytes, entrypoint, true AS seated FROM limited
+        -- [rescue
+        UNION ALL
+        SELECT id, priority, bytes, entrypoint, false AS seated FROM stale
+        -- rescue]
+    ) AS job
+),
 best AS MATERIALIZED (
     SELECT id, priority, entrypoint, seated
     FROM (
-        SELECT id, priority, entrypoint, false AS seated FROM unlimited
-        UNION ALL
-        SELECT id, priority, entrypoint, true AS seated FROM limited
-        -- [rescue
-        UNION ALL
-        SELECT id, priority, entrypoint, false AS seated FROM stale
-        -- rescue]
+        SELECT id, priority, entrypoint, seated, turn,
+            sum(bytes) OVER (ORDER BY priority DESC, turn, id ROWS UNBOUNDED PRECEDING) - bytes
+                AS before
+        FROM candidate
     ) AS job
-    ORDER BY priority DESC, id
+    WHERE before < $4::bigint
+    ORDER BY priority DESC, turn, id
     -- [fixed
     LIMIT $1::bigint
     -- fixed]
@@ -142,9 +171,12 @@ logged AS (
     INSERT INTO {queue_table_log} (job_id, status, entrypoint, priority)
     SELECT id, 'picked', entrypoint, priority FROM claimed
 )
-SELECT id, priority, entrypoint, payload, attempts, headers::text AS headers,
-    timestamptz_send(created) || timestamptz_send(execute_after) || timestamptz_send(updated)
-        AS times,
-    slot
-FROM claimed
-ORDER BY priority DESC, id
+-- As in claim.sql.
+SELECT string_agg(record_send(job), ''::bytea ORDER BY job.priority DESC, job.id) AS jobs,
+    (SELECT count(*) FROM candidate) > count(*) AS more
+FROM (
+    SELECT id::bigint, priority, attempts, created, execute_after, updated, slot::bigint,
+        convert_to(entrypoint, 'UTF8') AS entrypoint, payload,
+        convert_to(headers::text, 'UTF8') AS headers
+    FROM claimed
+) AS job

@@ -1,11 +1,14 @@
 -- Time until the first queued job of the entrypoints $1 may run: at most zero where one may run
--- now, NULL where none is queued. One index probe an entrypoint.
+-- now, NULL where none is queued. One index probe an entrypoint; see claim.sql for what holds the
+-- plan.
 SELECT min(first.execute_after) - now() AS due
 FROM unnest($1::text[]) AS wanted (entrypoint)
 CROSS JOIN LATERAL (
-    SELECT execute_after
-    FROM {queue_table}
-    WHERE entrypoint = wanted.entrypoint AND status = 'queued'
-    ORDER BY execute_after
-    LIMIT 1
+    SELECT queue.execute_after
+    FROM {queue_table} AS queue
+    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+    WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
+        AND queue.status = 'queued'
+    ORDER BY queue.entrypoint, queue.execute_after
+    LIMIT (SELECT 1)
 ) AS first

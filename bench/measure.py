@@ -1,0 +1,469 @@
+"""One measurement, in a process of its own that loads one library: ``python bench/measure.py``.
+
+The request is a line of JSON on standard input, the answer one on standard output; ``compare.py``
+writes the one and reads the other. Both libraries go through the same lines here. Only
+``bare_round`` knows more of pgq_fast than its public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+ENTRYPOINT: Final = "bench"
+PAYLOAD: Final = b"x" * 32
+# Jobs of one call where jobs are enqueued in lists.
+LIST: Final = 1000
+# What a handler that waits for something else waits for.
+WAIT: Final = 0.020
+
+# Single jobs that warm connections and caches before waits are measured.
+LATENCY_WARM_UP: Final = 20
+# Seconds between a job's start and the next job, at random, so that no timer of a library falls
+# into step with them.
+LATENCY_PAUSE: Final = (0.005, 0.015)
+# Seconds without a sign of life after which a measurement gives up.
+PATIENCE: Final = 60.0
+
+Handler = Callable[[Any], Awaitable[None]]
+Figures = dict[str, float]
+
+
+class MeasurementError(RuntimeError):
+    """The measurement did not see what it should."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured, and with which settings."""
+
+    task: str
+    """``drain``, ``bare``, ``producers``, ``lists`` or ``latency``."""
+    package: str
+    """``pgqueuer`` or ``pgq_fast``."""
+    jobs: int
+    handler: str = "no-op"
+    consumers: int = 1
+    """Workers in the process, each on its own connection."""
+    batch_size: int | None = None
+    """None: not passed, which leaves it to the library."""
+    producers: int = 1
+    """Tasks that enqueue one by one, on one driver."""
+    driver: str = "asyncpg"
+    implementation: str = "c"
+    """Of pgq_fast's kernels: ``c`` or ``python``."""
+
+    def settings(self) -> str:
+        """The settings in words."""
+        parts = []
+        if self.task in ("drain", "latency"):
+            parts.append(f"{self.consumers} consumer{'s' * (self.consumers > 1)}")
+        if self.task in ("drain", "bare"):
+            parts.append("defaults" if self.batch_size is None else f"batch {self.batch_size}")
+        if self.task == "producers":
+            parts.append(f"{self.producers} producer{'s' * (self.producers > 1)}")
+        if self.task == "lists":
+            parts.append(f"lists of {LIST:,}")
+        if self.driver != "asyncpg":
+            parts.append(self.driver)
+        if self.implementation == "python":
+            parts.append("pure Python")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where: an empty database that the measurement may fill."""
+
+    dsn: str
+    name: str
+
+
+# ------------------------------------------------------------------------------ connections
+
+
+async def connect(database: Database) -> Any:
+    """An asyncpg connection."""
+    import asyncpg
+
+    return await asyncpg.connect(database.dsn, database=database.name)
+
+
+@asynccontextmanager
+async def open_driver(trial: Trial, database: Database, kind: str) -> AsyncIterator[Any]:
+    """The library's driver of that *kind* on a connection of its own."""
+    library = importlib.import_module(trial.package)
+    if kind == "asyncpg":
+        connection = await connect(database)
+        try:
+            yield library.AsyncpgDriver(connection)
+        finally:
+            await connection.close()
+    else:
+        import psycopg
+
+        async with await psycopg.AsyncConnection.connect(
+            database.dsn, dbname=database.name, autocommit=True
+        ) as psycopg_connection:
+            yield library.PsycopgDriver(psycopg_connection)
+
+
+@dataclass
+class Bench:
+    """What every task needs: the queue, and a connection that only watches."""
+
+    trial: Trial
+    database: Database
+    queries: Any
+    """The library's, on an asyncpg connection that no worker uses."""
+    watch: Any
+
+    @property
+    def names(self) -> Any:
+        """The settings that name the tables."""
+        return self.queries.qbe.settings
+
+    async def fill(self) -> list[int]:
+        """Enqueue the jobs in lists, through the library; their ids."""
+        ids: list[int] = []
+        for start in range(0, self.trial.jobs, LIST):
+            count = min(LIST, self.trial.jobs - start)
+            ids += await self.queries.enqueue([ENTRYPOINT] * count, [PAYLOAD] * count, [0] * count)
+        return ids
+
+    async def settle(self) -> None:
+        """Bring the server to the same state before every measurement.
+
+        Statistics of a table that was just filled are stale, and whether autovacuum gets to it in
+        time is chance: neither library is to suffer from that.
+        """
+        await self.watch.execute(
+            f"ANALYZE {self.names.queue_table}; ANALYZE {self.names.queue_table_log}"
+        )
+        await self.watch.execute("CHECKPOINT")
+        gc.collect()
+
+    async def wal_position(self) -> int:
+        """Bytes of WAL that the server has written in its life."""
+        position = await self.watch.fetchval(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+        )
+        return int(position)
+
+    async def timed(self, work: Callable[[], Awaitable[Any]]) -> Figures:
+        """Run *work*; its figures for a job."""
+        await self.settle()
+        wal = await self.wal_position()
+        wall, cpu = time.perf_counter(), time.process_time()
+        await work()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        wal = await self.wal_position() - wal
+        jobs = self.trial.jobs
+        return {"rate": jobs / wall, "cpu": cpu / jobs * 1e6, "wal": wal / jobs, "seconds": wall}
+
+    async def check_ended(self, enqueued: Sequence[int]) -> None:
+        """See that the log has each job as successful, once, and that the queue is empty."""
+        log = await self.watch.fetch(
+            f"SELECT job_id FROM {self.names.queue_table_log} WHERE status = 'successful'"
+        )
+        require_same("jobs logged as successful", [row[0] for row in log], enqueued)
+        left = await self.watch.fetchval(f"SELECT count(*) FROM {self.names.queue_table}")
+        if left:
+            raise MeasurementError(f"{left} jobs are still in the queue")
+
+    async def check_queued(self, enqueued: Sequence[int]) -> None:
+        """See that each job is in the queue, and in the log, once, as it was enqueued."""
+        queue = await self.watch.fetch(
+            f"SELECT id FROM {self.names.queue_table} "
+            "WHERE status = 'queued' AND entrypoint = $1 AND payload = $2",
+            ENTRYPOINT,
+            PAYLOAD,
+        )
+        require_same("queued jobs", [row[0] for row in queue], enqueued)
+        log = await self.watch.fetch(
+            f"SELECT job_id FROM {self.names.queue_table_log} WHERE status = 'queued'"
+        )
+        require_same("jobs logged as queued", [row[0] for row in log], enqueued)
+        if len(enqueued) != self.trial.jobs:
+            raise MeasurementError(f"{len(enqueued)} of {self.trial.jobs} jobs were enqueued")
+
+
+def require_same(what: str, found: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise unless *found* has exactly the ids of *expected*, each once, in any order."""
+    if sorted(found) == sorted(expected):
+        return
+    repeated = len(found) - len(set(found))
+    missing = len(set(expected) - set(found))
+    foreign = len(set(found) - set(expected))
+    raise MeasurementError(
+        f"{what}: {len(expected)} expected, {missing} missing, {repeated} repeated, "
+        f"{foreign} that are not ours"
+    )
+
+
+# ------------------------------------------------------------------------------ workers
+
+
+def make_handler(kind: str, ran: list[int]) -> Handler:
+    """A handler that notes the id of each job."""
+
+    async def noop(job: Any) -> None:
+        ran.append(job.id)
+
+    async def yielding(job: Any) -> None:
+        await asyncio.sleep(0)
+        ran.append(job.id)
+
+    async def waiting(job: Any) -> None:
+        await asyncio.sleep(WAIT)
+        ran.append(job.id)
+
+    return {"no-op": noop, "sleep(0)": yielding, "sleep(20 ms)": waiting}[kind]
+
+
+async def drain(bench: Bench) -> Figures:
+    """Workers empty a full queue, from the calls of ``run`` to the last one's return."""
+    trial = bench.trial
+    library = importlib.import_module(trial.package)
+    mode = importlib.import_module(f"{trial.package}.types").QueueExecutionMode.drain
+    options: dict[str, Any] = {} if trial.batch_size is None else {"batch_size": trial.batch_size}
+    enqueued = await bench.fill()
+    ran: list[int] = []
+    async with AsyncExitStack() as stack:
+        workers = []
+        for _ in range(trial.consumers):
+            driver = await stack.enter_async_context(
+                open_driver(trial, bench.database, trial.driver)
+            )
+            worker = library.PgQueuer(driver)
+            worker.entrypoint(ENTRYPOINT)(make_handler(trial.handler, ran))
+            workers.append(worker)
+        figures = await bench.timed(
+            lambda: asyncio.gather(*(worker.run(mode=mode, **options) for worker in workers))
+        )
+    require_same("runs of jobs", ran, enqueued)
+    await bench.check_ended(enqueued)
+    return figures
+
+
+async def bare_round(
+    connection: Any, settings: Any, owner: UUID, batch_size: int, ending: list[int]
+) -> list[int]:
+    """End jobs and claim a batch by the statement that a worker uses, and nothing else; the ids.
+
+    The one place here that knows what a claim takes and returns.
+    """
+    from pgq_fast import Job
+    from pgq_fast._impl import codec
+    from pgq_fast.layouts import compat
+    from pgq_fast.models import parse_headers
+    from pgq_fast.types import QueueEntrypoint, QueueManagerId
+    from pgq_fast.worker.pace import CLAIM_BYTES
+
+    claim = compat.claim_statement(
+        settings,
+        batch_size,
+        compat.wanted({QueueEntrypoint(ENTRYPOINT): 0}),
+        QueueManagerId(owner),
+        None,
+        CLAIM_BYTES,
+        ending=ending,
+        relaxed=not ending,
+    )
+    raw = await connection.fetchval(claim.query, *claim.args)
+    jobs = [] if raw is None else codec.build_jobs(Job, raw, owner, parse_headers)[0]
+    return [job.id for job in jobs]
+
+
+async def bare(bench: Bench) -> Figures:
+    """The statements of a drain one after the other on one connection, without any handler."""
+    batch_size = bench.trial.batch_size
+    assert batch_size is not None
+    enqueued = await bench.fill()
+    connection = await connect(bench.database)
+    owner = uuid4()
+    ended: list[int] = []
+
+    async def loop() -> None:
+        ids: list[int] = []
+        while ids := await bare_round(connection, bench.names, owner, batch_size, ids):
+            ended.extend(ids)
+
+    try:
+        figures = await bench.timed(loop)
+    finally:
+        await connection.close()
+    require_same("claimed jobs", ended, enqueued)
+    await bench.check_ended(enqueued)
+    return figures
+
+
+# ------------------------------------------------------------------------------ producers
+
+
+async def producers(bench: Bench) -> Figures:
+    """Tasks enqueue single jobs on one driver, each the next one when the last is committed."""
+    trial = bench.trial
+    enqueued: list[int] = []
+
+    async def produce(count: int) -> None:
+        for _ in range(count):
+            enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, PAYLOAD))
+
+    share, rest = divmod(trial.jobs, trial.producers)
+    counts = [share + (number < rest) for number in range(trial.producers)]
+    figures = await bench.timed(lambda: asyncio.gather(*map(produce, counts)))
+    await bench.check_queued(enqueued)
+    return figures
+
+
+async def lists(bench: Bench) -> Figures:
+    """One producer enqueues lists of jobs."""
+    enqueued: list[int] = []
+
+    async def fill() -> None:
+        enqueued.extend(await bench.fill())
+
+    figures = await bench.timed(fill)
+    await bench.check_queued(enqueued)
+    return figures
+
+
+# ------------------------------------------------------------------------------ latency
+
+
+async def latency(bench: Bench) -> Figures:
+    """Single jobs for an idle worker in another process, all at its defaults.
+
+    The wait is that from just before ``enqueue`` is called to the first line of the handler. Both
+    processes read CLOCK_MONOTONIC, which is one clock for the whole system.
+    """
+    generator = random.Random(1)
+    enqueued: list[int] = []
+    ran: list[int] = []
+    waits: list[float] = []
+    await bench.settle()
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        __file__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    try:
+        worker.stdin.write(request_line("worker", bench.trial, bench.database))
+        for number in range(-LATENCY_WARM_UP, bench.trial.jobs):
+            await asyncio.sleep(generator.uniform(*LATENCY_PAUSE))
+            began = time.monotonic()
+            enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, PAYLOAD))
+            line = await asyncio.wait_for(worker.stdout.readline(), PATIENCE)
+            if not line:
+                raise MeasurementError("the worker ended before its jobs")
+            job_id, started = json.loads(line)
+            if job_id != enqueued[-1]:
+                raise MeasurementError(f"job {job_id} ran where {enqueued[-1]} was expected")
+            ran.append(job_id)
+            if number >= 0:
+                waits.append(started - began)
+        # The end of its input is the worker's sign to stop.
+        worker.stdin.close()
+        more = await asyncio.wait_for(worker.stdout.read(), PATIENCE)
+        if await asyncio.wait_for(worker.wait(), PATIENCE) or more:
+            raise MeasurementError("the worker did not end as it should, or ran a job again")
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+    require_same("runs of jobs", ran, enqueued)
+    await bench.check_ended(enqueued)
+    waits.sort()
+    return {"p50": quantile(waits, 0.50) * 1e3, "p99": quantile(waits, 0.99) * 1e3}
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that *share* of the sorted *values* do not exceed."""
+    return values[min(len(values) - 1, round(share * (len(values) - 1)))]
+
+
+async def work(trial: Trial, database: Database) -> None:
+    """A worker that writes id and start of each job as a line, until standard input ends."""
+    library = importlib.import_module(trial.package)
+    async with open_driver(trial, database, trial.driver) as driver:
+        worker = library.PgQueuer(driver)
+
+        async def handler(job: Any) -> None:
+            started = time.monotonic()
+            print(json.dumps([job.id, started]), flush=True)
+
+        worker.entrypoint(ENTRYPOINT)(handler)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            # Also when the producer has died: nobody else would end this process.
+            loop.remove_reader(sys.stdin.fileno())
+            worker.shutdown.set()
+
+        loop.add_reader(sys.stdin.fileno(), stop)
+        await worker.run()
+
+
+# ------------------------------------------------------------------------------ the process
+
+TASKS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
+    "drain": drain,
+    "bare": bare,
+    "producers": producers,
+    "lists": lists,
+    "latency": latency,
+}
+
+
+async def measure(trial: Trial, database: Database) -> Figures:
+    """Install the library's tables in an empty database, and measure."""
+    library = importlib.import_module(trial.package)
+    watch = await connect(database)
+    try:
+        async with open_driver(trial, database, "asyncpg") as driver:
+            queries = library.Queries(driver)
+            await queries.install()
+            return await TASKS[trial.task](Bench(trial, database, queries, watch))
+    finally:
+        await watch.close()
+
+
+def request_line(role: str, trial: Trial, database: Database) -> bytes:
+    """What a process like this one reads; not its arguments, which everybody can see."""
+    request = {"role": role, "trial": asdict(trial), "database": asdict(database)}
+    return json.dumps(request).encode() + b"\n"
+
+
+def main() -> int:
+    """Read the request, and do it."""
+    import uvloop
+
+    request = json.loads(sys.stdin.readline())
+    trial, database = Trial(**request["trial"]), Database(**request["database"])
+    try:
+        if request["role"] == "worker":
+            uvloop.run(work(trial, database))
+        else:
+            print(json.dumps(uvloop.run(measure(trial, database))))
+    except MeasurementError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

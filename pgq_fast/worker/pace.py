@@ -1,0 +1,65 @@
+"""How many jobs a worker claims at a time, and how much it takes on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+FIRST_BATCH: Final = 10
+"""Jobs of the first claim, when nothing is known of their handlers yet."""
+
+LARGEST_BATCH: Final = 2000
+"""Jobs of a claim at most: from here on a statement costs what its rows cost."""
+
+CLAIM_BYTES: Final = 16 * 2**20
+"""Payloads and headers that a worker claims at a time, unless told otherwise. More would save
+nothing: a round trip is little beside the time that so many bytes take."""
+
+JOBS_IN_FLIGHT: Final = 20_000
+"""Jobs that one worker runs at a time, unless told otherwise: their tasks take about 100 MB."""
+
+BYTES_IN_FLIGHT: Final = 256 * 2**20
+"""Payloads of handlers that wait, from which a worker claims no more, unless told otherwise."""
+
+HELD_WORK: Final = timedelta(milliseconds=100)
+"""What a worker holds of jobs that it has claimed but not started, in time that it takes to start
+them: enough to bridge the round trip of a claim many times, and the rest is left to others."""
+
+HELD_BATCHES: Final = 2
+"""One that is being started, and one that is claimed meanwhile."""
+
+
+class Pace:
+    """The size of the next batch.
+
+    A size that was given stays. Otherwise it grows while starting a batch takes little time, and is
+    cut to what fits into *held_work* when it takes long. Waiting handlers take no time to start; as
+    long as none has ended, though, the size grows by steps instead of doubling, so that workers
+    that start together share what there is.
+
+    Args:
+        batch_size: The given size, or None.
+        held_work: Time that the starting of claimed jobs should take.
+    """
+
+    def __init__(self, batch_size: int | None, held_work: timedelta = HELD_WORK) -> None:
+        self.size = FIRST_BATCH if batch_size is None else batch_size
+        self._tunes = batch_size is None
+        self._share = held_work.total_seconds() / HELD_BATCHES
+
+    def started(self, jobs: int, seconds: float, ended: int) -> None:
+        """Take into account that a batch has been started.
+
+        Args:
+            jobs: How many it was.
+            seconds: How long that took.
+            ended: Jobs of this worker that ended meanwhile.
+        """
+        if not self._tunes or jobs == 0:
+            return
+        size = self.size
+        if jobs >= size:
+            size = 2 * size if 2 * ended >= jobs else size + FIRST_BATCH
+        if seconds * size > self._share * jobs:
+            size = int(self._share * jobs / seconds)
+        self.size = max(1, min(size, LARGEST_BATCH))

@@ -17,6 +17,7 @@ from typing import Final
 
 from pgq_fast._impl import notify
 from pgq_fast.drivers.base import Driver, ListenerRemover
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import PgqException
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import QueueRepositoryPort
@@ -95,8 +96,12 @@ class CompletionWatcher:
 
     async def __aenter__(self) -> CompletionWatcher:
         await self.driver.add_listener(self._channel, self._on_notification)
-        if self.refresh_interval is not None:
-            self.task_manager.add(asyncio.create_task(self._poll(self.refresh_interval)))
+        interval = self.refresh_interval
+        if (wanted := poll_interval_of(self.driver)) is not None:
+            # No notification will come.
+            interval = wanted if interval is None else min(interval, wanted)
+        if interval is not None:
+            self.task_manager.add(asyncio.create_task(self._poll(interval)))
         # Jobs waited for since before the listener was there.
         self._request_refresh()
         return self

@@ -41,6 +41,9 @@ def asyncpg_arguments(dsn: str | None, settings: ConnectionSettings | None) -> d
         arguments["timeout"] = timeout
     if settings.application_name is not None:
         arguments["server_settings"] = {"application_name": settings.application_name}
+    if settings.transaction_pooling:
+        # asyncpg prepares by name what it caches, and the next session would not know the name.
+        arguments["statement_cache_size"] = 0
     return arguments
 
 
@@ -56,7 +59,19 @@ def psycopg_arguments(
         arguments["connect_timeout"] = math.ceil(settings.connect_timeout)
     if settings.application_name is not None:
         arguments["application_name"] = settings.application_name
+    if settings.transaction_pooling:
+        # By default psycopg prepares by name what it runs often.
+        arguments["prepare_threshold"] = None
     return (settings.dsn if dsn is None else dsn) or "", arguments
+
+
+def listener_source(
+    dsn: str | None, settings: ConnectionSettings
+) -> tuple[str | None, ConnectionSettings] | None:
+    """DSN and settings of a connection that listens; None where there is no way to listen."""
+    if settings.listen_dsn is not None:
+        return settings.listen_dsn, settings.model_copy(update={"transaction_pooling": False})
+    return None if settings.transaction_pooling else (dsn, settings)
 
 
 @contextlib.asynccontextmanager

@@ -130,6 +130,27 @@ class OpenTransactionError(PgqException, RuntimeError):
         self.operation = operation
 
 
+class SessionStateError(PgqException, RuntimeError):
+    """A statement needs a session of its own, which a pooler in transaction mode does not give."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"{operation} belongs to a session, and this driver's session changes with each "
+            "transaction (transaction_pooling): connect to PostgreSQL directly for this"
+        )
+        self.operation = operation
+
+
+class StatementCacheError(PgqException, ValueError):
+    """An asyncpg connection prepares statements by name, behind a pooler that loses the names."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "transaction_pooling needs an asyncpg connection that prepares nothing by name: make "
+            "it, or its pool, with statement_cache_size=0"
+        )
+
+
 class EnqueueOnlyDriverError(PgqException, TypeError):
     """A worker was built on a driver that can only enqueue."""
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol, get_args
 
 from pgq_fast import executors, models, tracing, types
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
@@ -250,8 +251,14 @@ class QueueManager:
         """Send a notification to this worker and wait for it.
 
         Raises:
-            FailingListenerError: It did not arrive within *timeout*.
+            FailingListenerError: It did not arrive within *timeout*, or nothing listens.
         """
+        interval = poll_interval_of(self.queries.driver)
+        if interval is not None:
+            raise FailingListenerError(
+                f"nothing listens on channel {self.channel}: the driver is behind a pooler, and "
+                f"the worker polls every {interval}. Set listen_dsn, or give the driver listen_on"
+            )
         token = types.HealthCheckId(uuid.uuid4())
         arrival: asyncio.Future[models.HealthCheckEvent] = (
             asyncio.get_running_loop().create_future()

@@ -12,12 +12,16 @@ import warnings
 from collections.abc import Callable
 from enum import Enum
 from os import environ
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AliasChoices, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgq_fast.types import Channel
+
+POLL_INTERVAL: Final = 1.0
+"""Seconds between two looks at the queue where nothing listens for notifications. A look costs a
+millisecond of the server's time, and a job waits for half of this on average."""
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 
@@ -90,6 +94,15 @@ class ConnectionSettings(BaseSettings):
     connect_timeout: float | None = Field(default=None, gt=0)
     """Seconds."""
     application_name: str | None = Field(default=None)
+    transaction_pooling: bool = Field(default=False)
+    """Whether the DSN leads to a pooler that gives each transaction another session, such as
+    PgBouncer with ``pool_mode = transaction``: then no statement is prepared by name, and nothing
+    that belongs to a session (LISTEN, session locks) goes through it."""
+    listen_dsn: str | None = Field(default=None, repr=False)
+    """Where the connection that listens is made, past any pooler; by default where the others are.
+    Under ``transaction_pooling`` nothing listens without it, and workers poll."""
+    poll_interval: float = Field(default=POLL_INTERVAL, gt=0)
+    """Seconds between two looks of an idle worker at the queue where nothing listens."""
 
 
 @dataclasses.dataclass(frozen=True)

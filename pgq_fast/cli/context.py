@@ -20,7 +20,7 @@ from pgq_fast.drivers.base import Driver
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
-from pgq_fast.settings import DBSettings, db_settings
+from pgq_fast.settings import ConnectionSettings, DBSettings, db_settings
 
 __all__ = ["GlobalOptions", "load_reference", "open_queries", "run"]
 
@@ -109,18 +109,22 @@ def _load(reference: str) -> contextlib.AbstractAsyncContextManager[object]:
 
 
 async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
+    settings = ConnectionSettings()
+    pooling = settings.transaction_pooling
     try:
         try:
-            connection = await stack.enter_async_context(connect_asyncpg(dsn))
+            connection = await stack.enter_async_context(connect_asyncpg(dsn, settings))
         except ModuleNotFoundError as missing:
             if missing.name != "asyncpg":
                 raise
         else:
             from pgq_fast.drivers.asyncpg import AsyncpgDriver
 
-            return await stack.enter_async_context(AsyncpgDriver(connection))
+            return await stack.enter_async_context(
+                AsyncpgDriver(connection, transaction_pooling=pooling)
+            )
         try:
-            psycopg_connection = await stack.enter_async_context(connect_psycopg(dsn))
+            psycopg_connection = await stack.enter_async_context(connect_psycopg(dsn, settings))
         except ModuleNotFoundError as missing:
             if missing.name != "psycopg":
                 raise
@@ -130,7 +134,9 @@ async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
             ) from None
         from pgq_fast.drivers.psycopg import PsycopgDriver
 
-        return await stack.enter_async_context(PsycopgDriver(psycopg_connection))
+        return await stack.enter_async_context(
+            PsycopgDriver(psycopg_connection, transaction_pooling=pooling)
+        )
     except (ImportError, CliError):
         raise
     except Exception as error:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from pgq_fast.drivers.base import Driver, NotifyCallback, Row
 from pgq_fast.drivers.failures import TransactionAbortedError
 from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
+from pgq_fast.drivers.pooling import (
+    DEFAULT_POLL_INTERVAL,
+    MayListenElsewhere,
+    elsewhere,
+    refuse_session_state,
+)
 from pgq_fast.drivers.recovery import reconnect_delays, to_its_end
-from pgq_fast.errors import OpenTransactionError
+from pgq_fast.errors import OpenTransactionError, StatementCacheError
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import TaskManager, cancel_and_wait
 
@@ -31,6 +38,9 @@ _ROLLBACK_ATTEMPTS: Final = 3
 # How the await of a statement ends that may still run on the server.
 _ENDED_EARLY: Final = (asyncio.CancelledError, TimeoutError)
 
+# Statements whose types asyncpg has asked about; this package has fewer.
+_REMEMBERED_QUERIES: Final = 500
+
 # Seconds after which the server is asked again to cancel a statement.
 _CANCEL_INTERVAL: Final = 0.25
 
@@ -48,6 +58,14 @@ class _Transaction:
 
     def __init__(self, connection: AnyConnection) -> None:
         self._connection = connection
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        return [dict(record) for record in await self._connection.fetch(query, *args)]
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return await self._connection.execute(query, *args)
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
@@ -130,6 +148,19 @@ async def _roll_back(connection: AnyConnection, ended_early: bool) -> None:
     logger.warning("A failed transaction could not be rolled back and is still open")
 
 
+def _require_no_statement_cache(connection: AnyConnection) -> None:
+    """Refuse a connection that prepares statements by name.
+
+    Raises:
+        StatementCacheError: It does.
+    """
+    # Private, and looked at only for the sake of a better message: without it the first statement
+    # that another session is to run fails, or runs as a different statement of the same name.
+    config = getattr(connection, "_config", None)
+    if getattr(config, "statement_cache_size", 0):
+        raise StatementCacheError
+
+
 class _Relay:
     """Receives the NOTIFYs of one connection from asyncpg, one subscription a channel."""
 
@@ -141,18 +172,41 @@ class _Relay:
             self._listeners.dispatch(channel, payload)
 
 
-class AsyncpgDriver(Driver):
+class AsyncpgDriver(MayListenElsewhere, Driver):
     """A driver on one asyncpg connection, which remains the caller's to close.
 
     Statements run one at a time. Inside a block of ``transaction()`` use its methods only: the
     driver's own wait for the end of the block.
+
+    Args:
+        connection: Open, and with ``statement_cache_size=0`` under *transaction_pooling*.
+        transaction_pooling: Whether it leads to a pooler that gives each transaction another
+            session; then this driver does not LISTEN on it.
+        listen_on: A driver that listens in this one's place. It is entered and left together with
+            this one.
+        poll_interval: How often a worker looks at the queue where nothing listens.
+
+    Raises:
+        StatementCacheError: Under *transaction_pooling*, the connection prepares by name.
     """
 
     owns_connections = False
     is_concurrent = False
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        *,
+        transaction_pooling: bool = False,
+        listen_on: Driver | None = None,
+        poll_interval: timedelta = DEFAULT_POLL_INTERVAL,
+    ) -> None:
+        if transaction_pooling:
+            _require_no_statement_cache(connection)
         self._connection: AnyConnection = connection
+        self._transaction_pooling = transaction_pooling
+        self._asked_about: set[str] = set()
+        self._elsewhere = elsewhere(transaction_pooling, listen_on, poll_interval)
         self._lock = asyncio.Lock()
         self._shutdown = asyncio.Event()
         self._tm = TaskManager()
@@ -195,6 +249,9 @@ class AsyncpgDriver(Driver):
         return cast("list[Row]", await self._fetch(query, args))
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
+        if self._transaction_pooling and query not in self._asked_about:
+            async with self._asking_about(query) as connection:
+                return await connection.fetch(query, *args)
         # As in _turn(), whose generator would be a good part of the client's cost of a claim.
         async with self._lock:
             if self._unsettled:
@@ -207,9 +264,33 @@ class AsyncpgDriver(Driver):
                 raise
 
     async def execute(self, query: str, *args: object) -> str:
-        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        """Run *query*, without arguments possibly several statements; the last command's tag.
+
+        Raises:
+            SessionStateError: Its effect belongs to a session, which this driver does not have.
+        """
+        if self._transaction_pooling and args:
+            refuse_session_state(args)
+            if query not in self._asked_about:
+                async with self._asking_about(query) as connection:
+                    return await connection.execute(query, *args)
         async with self._turn() as connection:
             return await connection.execute(query, *args)
+
+    @contextlib.asynccontextmanager
+    async def _asking_about(self, query: str) -> AsyncIterator[AnyConnection]:
+        """A transaction for the first run of *query* behind a pooler.
+
+        Where asyncpg meets a type for the first time, it asks the server about it, and for that
+        changes a setting of the session and restores it: outside a transaction the one session may
+        be changed and another one be restored. Later runs need none. Without a statement cache
+        asyncpg sends what is to be run together with its values, in one message.
+        """
+        async with self.transaction():
+            yield self._connection
+        if len(self._asked_about) >= _REMEMBERED_QUERIES:
+            self._asked_about.clear()
+        self._asked_about.add(query)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send a NOTIFY."""
@@ -247,6 +328,9 @@ class AsyncpgDriver(Driver):
         Raises:
             OpenTransactionError: A transaction is open, so the LISTEN would wait for its end.
         """
+        if self._elsewhere is not None:
+            await self._elsewhere.add(channel, callback)
+            return
         async with self._turn() as connection:
             if self.in_transaction():
                 raise OpenTransactionError("LISTEN")
@@ -256,18 +340,24 @@ class AsyncpgDriver(Driver):
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        if self._elsewhere is not None:
+            await self._elsewhere.remove(channel, callback)
+            return
         async with self._turn() as connection:
             if self._listeners.remove(channel, callback) and channel not in self._listeners:
                 await connection.remove_listener(channel, self._relay)
 
     async def __aenter__(self) -> Self:
-        self._entered += 1
+        await self._enter_elsewhere()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         # A worker's managers share one driver; the last to leave takes the listeners away.
         self._entered -= 1
         if self._entered > 0:
+            return
+        if self._elsewhere is not None:
+            await self._elsewhere.leave()
             return
         channels = self._listeners.channels()
         self._listeners.clear()
@@ -280,19 +370,35 @@ class AsyncpgDriver(Driver):
                     logger.debug("UNLISTEN failed: %s", type(error).__qualname__)
 
 
-class AsyncpgPoolDriver(Driver):
+class AsyncpgPoolDriver(MayListenElsewhere, Driver):
     """A driver on an asyncpg pool, which remains the caller's to close.
 
     Each statement takes a connection from the pool. The first listener takes one for itself, which
     goes back to the pool with the last listener or when the driver is left; a listener connection
     that is lost gets replaced.
+
+    Args:
+        pool: Its connections need ``statement_cache_size=0`` under *transaction_pooling*; that is
+            seen when one is taken from it, and reported by ``StatementCacheError``.
+        transaction_pooling: As for :class:`AsyncpgDriver`.
+        listen_on: As for :class:`AsyncpgDriver`.
+        poll_interval: As for :class:`AsyncpgDriver`.
     """
 
     owns_connections = False
     is_concurrent = True
 
-    def __init__(self, pool: Pool[Any]) -> None:
+    def __init__(
+        self,
+        pool: Pool[Any],
+        *,
+        transaction_pooling: bool = False,
+        listen_on: Driver | None = None,
+        poll_interval: timedelta = DEFAULT_POLL_INTERVAL,
+    ) -> None:
         self._pool = pool
+        self._transaction_pooling = transaction_pooling
+        self._elsewhere = elsewhere(transaction_pooling, listen_on, poll_interval)
         self._lock = asyncio.Lock()  # guards the listener connection
         self._shutdown = asyncio.Event()
         self._tm = TaskManager()
@@ -317,6 +423,8 @@ class AsyncpgPoolDriver(Driver):
     async def _acquired(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
         """A connection of the pool's, which goes back with nothing running on it."""
         async with self._pool.acquire() as connection:
+            if self._transaction_pooling:
+                _require_no_statement_cache(connection)
             try:
                 yield connection
             except _ENDED_EARLY:
@@ -335,11 +443,24 @@ class AsyncpgPoolDriver(Driver):
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[Record]:
         async with self._acquired() as connection:
+            if self._transaction_pooling:
+                async with _own_transaction(connection):
+                    return await connection.fetch(query, *args)
             return await connection.fetch(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
-        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        """Run *query*, without arguments possibly several statements; the last command's tag.
+
+        Raises:
+            SessionStateError: Its effect belongs to a session, which this driver does not have.
+        """
         async with self._acquired() as connection:
+            if self._transaction_pooling and args:
+                refuse_session_state(args)
+                # See AsyncpgDriver._asking_about; which of the pool's connections ran it before
+                # cannot be known here.
+                async with _own_transaction(connection):
+                    return await connection.execute(query, *args)
             return await connection.execute(query, *args)
 
     async def notify(self, channel: str, payload: str) -> None:
@@ -357,11 +478,11 @@ class AsyncpgPoolDriver(Driver):
         Raises:
             TransactionAbortedError: The block swallowed the failure of a statement.
         """
-        async with (
-            self._pool.acquire() as connection,
-            _own_transaction(connection) as transaction,
-        ):
-            yield transaction
+        async with self._pool.acquire() as connection:
+            if self._transaction_pooling:
+                _require_no_statement_cache(connection)
+            async with _own_transaction(connection) as transaction:
+                yield transaction
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Have *callback* called with the payload of each NOTIFY on *channel*.
@@ -369,6 +490,9 @@ class AsyncpgPoolDriver(Driver):
         Raises:
             RuntimeError: The pool has one connection, which statements need.
         """
+        if self._elsewhere is not None:
+            await self._elsewhere.add(channel, callback)
+            return
         async with self._lock:
             if self._listener is None and self._replacing is None:
                 if self._pool.get_max_size() < 2:
@@ -389,6 +513,9 @@ class AsyncpgPoolDriver(Driver):
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        if self._elsewhere is not None:
+            await self._elsewhere.remove(channel, callback)
+            return
         async with self._lock:
             if not self._listeners.remove(channel, callback) or channel in self._listeners:
                 return
@@ -399,10 +526,14 @@ class AsyncpgPoolDriver(Driver):
 
     def add_reconnect_callback(self, callback: ReconnectCallback) -> None:
         """Have *callback* called when a lost listener connection has been replaced."""
+        if self._elsewhere is not None:
+            self._elsewhere.add_reconnect_callback(callback)
         self._reconnected.add(callback)
 
     def remove_reconnect_callback(self, callback: ReconnectCallback) -> None:
         """Stop calling *callback*."""
+        if self._elsewhere is not None:
+            self._elsewhere.remove_reconnect_callback(callback)
         self._reconnected.remove(callback)
 
     async def _acquire_listener(self) -> PoolConnectionProxy[Any]:
@@ -473,13 +604,16 @@ class AsyncpgPoolDriver(Driver):
             raise ConnectionResetError("the new listener connection was lost at once")
 
     async def __aenter__(self) -> Self:
-        self._entered += 1
+        await self._enter_elsewhere()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         # A worker's managers share one driver; the last to leave takes the listeners away.
         self._entered -= 1
         if self._entered > 0:
+            return
+        if self._elsewhere is not None:
+            await self._elsewhere.leave()
             return
         async with self._lock:
             self._listeners.clear()

@@ -26,6 +26,21 @@ class Int8Array(list[int]):
     __slots__ = ()
 
 
+def binds_own_types(args: Sequence[object]) -> bool:
+    """Whether a statement with *args* is one of this package, with none of the user's types."""
+    return any(type(arg) is Int8Array for arg in args)
+
+
+class SessionLockKey(int):
+    """The key of an advisory lock that is to outlast the transaction: it belongs to the session.
+
+    A driver whose session changes with each transaction refuses a statement that is given one,
+    with ``SessionStateError``: it would lock for somebody else, and nobody could unlock.
+    """
+
+    __slots__ = ()
+
+
 @runtime_checkable
 class ListenerRemover(Protocol):
     """A driver that can take a callback off a channel again."""
@@ -104,6 +119,14 @@ class SyncDriver(Protocol):
 class Transaction(Protocol):
     """Statements on one connection that commit together."""
 
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        ...
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        ...
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         ...
@@ -121,6 +144,14 @@ class Transaction(Protocol):
 
 class SyncTransaction(Protocol):
     """The blocking counterpart of :class:`Transaction`."""
+
+    def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        ...
+
+    def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        ...
 
     def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""

@@ -1,7 +1,8 @@
 """A driver that opens its connections from a DSN, and replaces those that are lost.
 
 It has two: one for statements, and one that only listens, so that NOTIFYs arrive whatever
-statement is running. Each is opened when it is needed first.
+statement is running. Each is opened when it is needed first. Behind a pooler in transaction mode
+the second is made past the pooler, where the settings say how; else there is none.
 
 A statement is never sent twice. What is found closed before a statement gets replaced, and the
 statement waits; a connection that is lost during a statement makes it fail with
@@ -13,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar
 
-from pgq_fast.connections import asyncpg_arguments, psycopg_arguments
+from pgq_fast.connections import asyncpg_arguments, listener_source, psycopg_arguments
 from pgq_fast.drivers.asyncpg import AsyncpgDriver
 from pgq_fast.drivers.base import Driver, NotifyCallback, Row, Transaction
 from pgq_fast.drivers.failures import is_connection_lost, is_server_unavailable, sqlstate_of
 from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
+from pgq_fast.drivers.pooling import report_polling
 from pgq_fast.drivers.psycopg import PsycopgDriver
 from pgq_fast.drivers.recovery import (
     CLEANUP_TIMEOUT,
@@ -74,15 +77,18 @@ class _Session(Protocol):
 
 
 class _AsyncpgSession:
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Connection[Any], transaction_pooling: bool) -> None:
         self._connection = connection
-        self.driver = AsyncpgDriver(connection)
+        self.driver = AsyncpgDriver(connection, transaction_pooling=transaction_pooling)
 
     @classmethod
-    async def open(cls, dsn: str | None, settings: ConnectionSettings | None) -> _AsyncpgSession:
+    async def open(cls, dsn: str | None, settings: ConnectionSettings) -> _AsyncpgSession:
         import asyncpg
 
-        return cls(await asyncpg.connect(**asyncpg_arguments(dsn, settings)))
+        return cls(
+            await asyncpg.connect(**asyncpg_arguments(dsn, settings)),
+            settings.transaction_pooling,
+        )
 
     def is_closed(self) -> bool:
         return self._connection.is_closed()
@@ -98,16 +104,18 @@ class _AsyncpgSession:
 
 
 class _PsycopgSession:
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    def __init__(self, connection: AsyncConnection[Any], transaction_pooling: bool) -> None:
         self._connection = connection
-        self.driver = PsycopgDriver(connection)
+        self.driver = PsycopgDriver(connection, transaction_pooling=transaction_pooling)
 
     @classmethod
-    async def open(cls, dsn: str | None, settings: ConnectionSettings | None) -> _PsycopgSession:
+    async def open(cls, dsn: str | None, settings: ConnectionSettings) -> _PsycopgSession:
         from psycopg import AsyncConnection
 
         conninfo, arguments = psycopg_arguments(dsn, settings)
-        return cls(await AsyncConnection.connect(conninfo, **arguments))
+        return cls(
+            await AsyncConnection.connect(conninfo, **arguments), settings.transaction_pooling
+        )
 
     def is_closed(self) -> bool:
         return self.driver.notice_loss()
@@ -128,6 +136,16 @@ class _OwnedTransaction:
     def __init__(self, owner: OwnedDriver, transaction: Transaction) -> None:
         self._owner = owner
         self._transaction = transaction
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries."""
+        async with self._owner._naming_losses():
+            return await self._transaction.fetch(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        async with self._owner._naming_losses():
+            return await self._transaction.execute(query, *args)
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
@@ -150,7 +168,7 @@ class OwnedDriver(Driver):
     Args:
         dsn: Where to connect; None for what the settings and libpq's variables say.
         kind: The library to use.
-        settings: Timeout and application name; by default those of the environment.
+        settings: Timeout, application name, poolers; by default those of the environment.
 
     Raises:
         ValueError: *kind* is not known.
@@ -225,6 +243,17 @@ class OwnedDriver(Driver):
         """Background tasks that were given to the driver."""
         return self._tm
 
+    @property
+    def poll_interval(self) -> timedelta | None:
+        """How often a worker has to look at the queue; None where NOTIFYs arrive."""
+        settings = self._current_settings()
+        if listener_source(self._dsn, settings) is not None:
+            return None
+        return timedelta(seconds=settings.poll_interval)
+
+    def _current_settings(self) -> ConnectionSettings:
+        return self._settings or ConnectionSettings()
+
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries.
 
@@ -287,11 +316,14 @@ class OwnedDriver(Driver):
         """Have *callback* called with the payload of each NOTIFY on *channel*.
 
         What is sent while the listener connection is being replaced is lost; see
-        ``add_reconnect_callback``.
+        ``add_reconnect_callback``. Nothing arrives where ``poll_interval`` is set.
         """
         async with self._turn("_listening_lock"):
-            if channel not in self._listeners and self._keeper is None:
-                self._listening = await self._open()
+            if (interval := self.poll_interval) is not None:
+                if not self._listeners:
+                    report_polling(interval)
+            elif channel not in self._listeners and self._keeper is None:
+                self._listening = await self._open(listens=True)
                 await self._listen_on(self._listening, [channel])
                 self._keeper = asyncio.create_task(
                     self._keep_listening(), name="pgqueuer_keep_listening"
@@ -414,15 +446,17 @@ class OwnedDriver(Driver):
 
     # Connecting.
 
-    async def _open(self) -> _Session:
+    async def _open(self, *, listens: bool = False) -> _Session:
         """One attempt to connect, which ``close`` can end."""
         if self._closing.is_set():
             raise DriverClosedError
-        attempt: asyncio.Task[_Session] = asyncio.ensure_future(
-            _AsyncpgSession.open(self._dsn, self._settings)
-            if self._kind == "asyncpg"
-            else _PsycopgSession.open(self._dsn, self._settings)
-        )
+        dsn, settings = self._dsn, self._current_settings()
+        if listens:
+            source = listener_source(dsn, settings)
+            assert source is not None  # else nothing listens
+            dsn, settings = source
+        session = _AsyncpgSession if self._kind == "asyncpg" else _PsycopgSession
+        attempt: asyncio.Task[_Session] = asyncio.ensure_future(session.open(dsn, settings))
         closing = self._closing
         self._attempts.add(attempt)
         try:
@@ -437,14 +471,14 @@ class OwnedDriver(Driver):
         finally:
             self._attempts.discard(attempt)
 
-    async def _reopen(self) -> _Session:
+    async def _reopen(self, *, listens: bool = False) -> _Session:
         """Attempts to connect until one succeeds, or fails in a way that waiting does not cure."""
         closing = self._closing
         for delay in reconnect_delays():
             if await wait_for_event(closing, delay):
                 raise DriverClosedError
             try:
-                session = await self._open()
+                session = await self._open(listens=listens)
             except Exception as error:
                 if not is_server_unavailable(error):
                     raise
@@ -498,7 +532,7 @@ class OwnedDriver(Driver):
     async def _listen_again(self) -> None:
         while True:
             try:
-                session = await self._reopen()
+                session = await self._reopen(listens=True)
             except DriverClosedError:
                 raise
             except Exception as error:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from pgq_fast._impl import codec
-from pgq_fast.drivers.base import Driver, Int8Array, NotifyCallback, Row, SyncDriver
+from pgq_fast.drivers.base import Driver, NotifyCallback, Row, SyncDriver, binds_own_types
 from pgq_fast.drivers.failures import TransactionAbortedError
 from pgq_fast.drivers.listeners import Listeners
 from pgq_fast.drivers.notify_watch import NotifyWatch
+from pgq_fast.drivers.pooling import (
+    DEFAULT_POLL_INTERVAL,
+    MayListenElsewhere,
+    elsewhere,
+    refuse_session_state,
+)
+from pgq_fast.drivers.psycopg_rows import DirectStatements, row_cursor
 from pgq_fast.drivers.recovery import CLEANUP_TIMEOUT, to_its_end
 from pgq_fast.errors import ConnectionLostError, OpenTransactionError
 from pgq_fast.logconfig import logger
@@ -21,81 +27,7 @@ from pgq_fast.tasks import TaskManager
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, AsyncRawCursor, Connection, Notify, RawCursor
-    from psycopg.adapt import AdaptersMap
     from psycopg.sql import Composed
-
-
-class _RowCursors(NamedTuple):
-    """Cursors whose results do not depend on adapters that the user registered."""
-
-    asynchronous: type[AsyncRawCursor[tuple[Any, ...]]]
-    blocking: type[RawCursor[tuple[Any, ...]]]
-
-
-@functools.cache
-def _row_cursors() -> _RowCursors:
-    """The cursor classes behind ``fetch_rows``; made on first use, as psycopg is optional."""
-    from psycopg import AsyncRawCursor, RawCursor
-
-    adapters = _row_adapters()
-
-    class AsyncRowCursor(AsyncRawCursor[tuple[Any, ...]]):
-        @property
-        def adapters(self) -> AdaptersMap:
-            return adapters
-
-    class RowCursor(RawCursor[tuple[Any, ...]]):
-        @property
-        def adapters(self) -> AdaptersMap:
-            return adapters
-
-    return _RowCursors(AsyncRowCursor, RowCursor)
-
-
-def _row_adapters() -> AdaptersMap:
-    """A map of our own: it gives the same types as asyncpg does, whatever the global one says."""
-    import psycopg
-    from psycopg.adapt import AdaptersMap, Dumper
-    from psycopg.pq import Format
-    from psycopg.types import array, datetime, numeric, string, uuid
-    from psycopg.types import bool as boolean
-
-    class IntDumper(Dumper):
-        # Without a type, so that the server takes the one that the statement asks for. psycopg's
-        # picks a type by the value, which makes another prepared statement of each.
-        def dump(self, obj: int) -> bytes:
-            return b"%d" % obj
-
-    class Int8ArrayDumper(Dumper):
-        format = Format.BINARY
-        oid = psycopg.adapters.types["int8"].array_oid
-
-        def dump(self, obj: Int8Array) -> bytes:
-            return codec.encode_int8_array(obj)
-
-    adapters = AdaptersMap(psycopg.adapters)
-    # Of the dumpers of a type the last one is used for single values; those in lists are binary.
-    adapters.register_dumper(int, numeric.Int8BinaryDumper)
-    adapters.register_dumper(int, IntDumper)
-    adapters.register_dumper(str, string.StrBinaryDumper)
-    adapters.register_dumper(str, string.StrDumperUnknown)
-    adapters.register_dumper(list, array.ListDumper)
-    adapters.register_dumper(list, array.ListBinaryDumper)
-    adapters.register_dumper(Int8Array, Int8ArrayDumper)
-    for loaded, loader in (
-        ("int2", numeric.Int2BinaryLoader),
-        ("int4", numeric.Int4BinaryLoader),
-        ("int8", numeric.Int8BinaryLoader),
-        ("text", string.TextBinaryLoader),
-        ("varchar", string.TextBinaryLoader),
-        ("name", string.TextBinaryLoader),
-        ("bytea", string.ByteaBinaryLoader),
-        ("bool", boolean.BoolBinaryLoader),
-        ("uuid", uuid.UUIDBinaryLoader),
-        ("interval", datetime.IntervalBinaryLoader),
-    ):
-        adapters.register_loader(loaded, loader)
-    return adapters
 
 
 def _require_autocommit(connection: AsyncConnection[Any] | Connection[Any]) -> None:
@@ -125,6 +57,14 @@ class _Transaction:
     def __init__(self, driver: PsycopgDriver) -> None:
         self._driver = driver
 
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries, none where it returns nothing."""
+        return await self._driver._fetch(query, args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return await self._driver._execute(query, args)
+
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         return await self._driver._fetch_rows(query, args)
@@ -134,12 +74,20 @@ class _Transaction:
         await self._driver._copy_in(table, columns, data)
 
 
-class PsycopgDriver(Driver):
+class PsycopgDriver(MayListenElsewhere, Driver):
     """A driver on one psycopg connection in autocommit mode, which remains the caller's to close.
 
     Statements run one at a time. Inside a block of ``transaction()`` use its methods only: the
     driver's own wait for the end of the block. While the driver listens, leave the connection's
     ``notifies()`` alone: psycopg gives a NOTIFY to that or to handlers, and the driver uses one.
+
+    Args:
+        connection: Open.
+        transaction_pooling: Whether it leads to a pooler that gives each transaction another
+            session; then this driver prepares nothing by name and does not LISTEN on it.
+        listen_on: A driver that listens in this one's place. It is entered and left together with
+            this one.
+        poll_interval: How often a worker looks at the queue where nothing listens.
 
     Raises:
         RuntimeError: The connection is not in autocommit mode.
@@ -148,11 +96,23 @@ class PsycopgDriver(Driver):
     owns_connections = False
     is_concurrent = False
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection[Any],
+        *,
+        transaction_pooling: bool = False,
+        listen_on: Driver | None = None,
+        poll_interval: timedelta = DEFAULT_POLL_INTERVAL,
+    ) -> None:
         from psycopg.pq import TransactionStatus
 
         _require_autocommit(connection)
         self._connection = connection
+        self._transaction_pooling = transaction_pooling
+        # As psycopg takes it: None leaves it to the connection's prepare_threshold.
+        self._prepare = False if transaction_pooling else None
+        self._direct = DirectStatements(connection, prepares=not transaction_pooling)
+        self._elsewhere = elsewhere(transaction_pooling, listen_on, poll_interval)
         # Plain numbers, as libpq's wrapper gives them: they are compared around each statement.
         self._idle = int(TransactionStatus.IDLE)
         self._active = int(TransactionStatus.ACTIVE)
@@ -180,13 +140,8 @@ class PsycopgDriver(Driver):
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Run *query*; its rows as dictionaries, none where it returns nothing."""
-        from psycopg import AsyncRawCursor
-        from psycopg.rows import dict_row
-
         async with self._lock:
-            cursor = AsyncRawCursor(self._connection, row_factory=dict_row)
-            await self._run(cursor, query, args)
-        return await cursor.fetchall() if cursor.rownumber is not None else []
+            return await self._fetch(query, args)
 
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows as tuples."""
@@ -194,7 +149,13 @@ class PsycopgDriver(Driver):
             return await self._fetch_rows(query, args)
 
     async def execute(self, query: str, *args: object) -> str:
-        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        """Run *query*, without arguments possibly several statements; the last command's tag.
+
+        Raises:
+            SessionStateError: Its effect belongs to a session, which this driver does not have.
+        """
+        if self._transaction_pooling:
+            refuse_session_state(args)
         async with self._lock:
             return await self._execute(query, args)
 
@@ -255,31 +216,48 @@ class PsycopgDriver(Driver):
         cursor: AsyncRawCursor[Any],
         query: str | Composed,
         args: tuple[object, ...] = (),
-        binary: bool | None = None,
     ) -> None:
         await self._begin_statement()
         try:
             # The statements are this package's own or the user's, placeholders and all.
-            await cursor.execute(cast("Any", query), args or None, binary=binary)
+            await cursor.execute(cast("Any", query), args or None, prepare=self._prepare)
         finally:
             self._end_statement()
+
+    async def _fetch(self, query: str, args: tuple[object, ...]) -> list[dict[str, object]]:
+        from psycopg import AsyncRawCursor
+        from psycopg.rows import dict_row
+
+        cursor = AsyncRawCursor(self._connection, row_factory=dict_row)
+        await self._run(cursor, query, args)
+        return await cursor.fetchall() if cursor.rownumber is not None else []
 
     async def _execute(self, query: str | Composed, args: tuple[object, ...] = ()) -> str:
         from psycopg import AsyncRawCursor
 
+        # Other values may need an adapter that the user registered.
+        if isinstance(query, str) and binds_own_types(args):
+            await self._begin_statement()
+            try:
+                result = await self._direct.run(query, args)
+            finally:
+                self._end_statement()
+            return (result.command_status or b"").decode()
         cursor = AsyncRawCursor(self._connection)
         await self._run(cursor, query, args)
         return _last_tag(cursor)
 
     async def _fetch_rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
-        from psycopg.rows import tuple_row
-
-        cursor = _row_cursors().asynchronous(self._connection, row_factory=tuple_row)
-        await self._run(cursor, query, args, binary=True)
-        return await cursor.fetchall() if cursor.rownumber is not None else []
+        await self._begin_statement()
+        try:
+            return await self._direct.fetch_rows(query, args)
+        finally:
+            self._end_statement()
 
     async def _copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
-        cursor = _row_cursors().asynchronous(self._connection)
+        from psycopg import AsyncRawCursor
+
+        cursor = AsyncRawCursor(self._connection)
         await self._begin_statement()
         try:
             async with cursor.copy(cast("Any", _copy_statement(table, columns))) as copy:
@@ -331,6 +309,9 @@ class PsycopgDriver(Driver):
         """
         from psycopg import sql
 
+        if self._elsewhere is not None:
+            await self._elsewhere.add(channel, callback)
+            return
         async with self._lock:
             await self._finish_unfinished()
             if self.in_transaction():
@@ -357,6 +338,9 @@ class PsycopgDriver(Driver):
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Stop calling *callback* for *channel*; UNLISTEN after the last one."""
+        if self._elsewhere is not None:
+            await self._elsewhere.remove(channel, callback)
+            return
         async with self._lock:
             if not self._listeners.remove(channel, callback) or channel in self._listeners:
                 return
@@ -429,7 +413,7 @@ class PsycopgDriver(Driver):
     async def __aenter__(self) -> Self:
         if self._entered == 0:
             self._shutdown.clear()
-        self._entered += 1
+        await self._enter_elsewhere()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -438,6 +422,8 @@ class PsycopgDriver(Driver):
         if self._entered > 0:
             return
         self._shutdown.set()
+        if self._elsewhere is not None:
+            await self._elsewhere.leave()
         async with self._lock:
             channels = self._listeners.channels()
             self._listeners.clear()
@@ -457,13 +443,21 @@ class _SyncTransaction:
     def __init__(self, driver: SyncPsycopgDriver) -> None:
         self._driver = driver
 
+    def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run *query*; its rows as dictionaries, none where it returns nothing."""
+        return self._driver.fetch(query, *args)
+
+    def execute(self, query: str, *args: object) -> str:
+        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        return self._driver.execute(query, *args)
+
     def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         """Run *query*; its rows by position."""
         return self._driver.fetch_rows(query, *args)
 
     def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
         """``COPY table (columns) FROM STDIN (FORMAT binary)``."""
-        cursor = _row_cursors().blocking(self._driver._connection)
+        cursor = row_cursor()(self._driver._connection)
         with cursor.copy(cast("Any", _copy_statement(table, columns))) as copy:
             copy.write(data)
 
@@ -474,15 +468,23 @@ class SyncPsycopgDriver(SyncDriver):
     Threads may share it: their statements run one at a time, and not within another thread's
     ``transaction()``. The connection remains the caller's to close.
 
+    Args:
+        connection: Open.
+        transaction_pooling: Whether it leads to a pooler that gives each transaction another
+            session; then this driver prepares nothing by name.
+
     Raises:
         RuntimeError: The connection is not in autocommit mode.
     """
 
     owns_connections = False
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Connection[Any], *, transaction_pooling: bool = False) -> None:
         _require_autocommit(connection)
         self._connection = connection
+        self._transaction_pooling = transaction_pooling
+        # As psycopg takes it: None leaves it to the connection's prepare_threshold.
+        self._prepare = False if transaction_pooling else None
         # Reentrant: within its transaction a thread may use the driver itself as well.
         self._lock = threading.RLock()
 
@@ -493,7 +495,7 @@ class SyncPsycopgDriver(SyncDriver):
 
         with self._lock:
             cursor = RawCursor(self._connection, row_factory=dict_row)
-            cursor.execute(cast("Any", query), args or None)
+            cursor.execute(cast("Any", query), args or None, prepare=self._prepare)
             return cursor.fetchall() if cursor.rownumber is not None else []
 
     def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
@@ -501,17 +503,23 @@ class SyncPsycopgDriver(SyncDriver):
         from psycopg.rows import tuple_row
 
         with self._lock:
-            cursor = _row_cursors().blocking(self._connection, row_factory=tuple_row)
-            cursor.execute(cast("Any", query), args or None, binary=True)
+            cursor = row_cursor()(self._connection, row_factory=tuple_row)
+            cursor.execute(cast("Any", query), args or None, prepare=self._prepare, binary=True)
             return cursor.fetchall() if cursor.rownumber is not None else []
 
     def execute(self, query: str, *args: object) -> str:
-        """Run *query*, without arguments possibly several statements; the last command's tag."""
+        """Run *query*, without arguments possibly several statements; the last command's tag.
+
+        Raises:
+            SessionStateError: Its effect belongs to a session, which this driver does not have.
+        """
         from psycopg import RawCursor
 
+        if self._transaction_pooling:
+            refuse_session_state(args)
         with self._lock:
             cursor = RawCursor(self._connection)
-            cursor.execute(cast("Any", query), args or None)
+            cursor.execute(cast("Any", query), args or None, prepare=self._prepare)
             return _last_tag(cursor)
 
     def in_transaction(self) -> bool:

@@ -7,12 +7,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from pgq_fast.drivers.base import SessionLockKey
+from pgq_fast.errors import SessionStateError
 from pgq_fast.logconfig import logger
 from pgq_fast.schema import ddl, lookups
 from pgq_fast.schema.catalog import inspect
 from pgq_fast.schema.differences import differences
 from pgq_fast.schema.planning import Plan, plan
-from pgq_fast.schema.statements import Statement, Steps, fetch_exists
+from pgq_fast.schema.statements import BEGIN, COMMIT, Statement, Steps, fetch_exists
 from pgq_fast.schema.target import locate, target
 from pgq_fast.settings import DBSettings
 
@@ -75,14 +77,15 @@ def lock(settings: DBSettings) -> Statement:
 
     The key is pgqueuer's, so the two exclude each other. The lock belongs to the session: over
     a connection pool it may be released before the upgrade ends, and two concurrent upgrades
-    may then fail on each other's statements.
+    may then fail on each other's statements. A driver behind a pooler in transaction mode refuses
+    it with ``SessionStateError``.
     """
-    return Statement("SELECT pg_advisory_lock($1)", (_lock_key(settings),))
+    return Statement("SELECT pg_advisory_lock($1)", (SessionLockKey(_lock_key(settings)),))
 
 
 def unlock(settings: DBSettings) -> Statement:
     """Release what :func:`lock` took."""
-    return Statement("SELECT pg_advisory_unlock($1)", (_lock_key(settings),))
+    return Statement("SELECT pg_advisory_unlock($1)", (SessionLockKey(_lock_key(settings)),))
 
 
 def _lock_key(settings: DBSettings) -> int:
@@ -93,12 +96,25 @@ def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
     """Bring the installation to what this release declares; what was done.
 
     Every statement commits by itself, so an upgrade that fails half-way stays half done and the
-    next one goes on from there. The notes are logged as warnings.
+    next one goes on from there; behind a pooler in transaction mode, where the lock of a session
+    does not hold, all of them are one transaction. The notes are logged as warnings.
 
     Raises:
         SchemaDriftError: A column has a type that nothing converts; nothing was changed.
     """
-    yield lock(settings)
+    try:
+        yield lock(settings)
+    except SessionStateError:
+        done = yield from _apply_in_turns(settings)
+    else:
+        done = yield from _apply_under_lock(settings)
+    for note in done.notes:
+        logger.warning("%s", note)
+    return done
+
+
+def _apply_under_lock(settings: DBSettings) -> Steps[Plan]:
+    """Plan and apply with the session's lock held, and release it."""
     try:
         done = yield from plan_upgrade(settings)
         for statement in done.statements:
@@ -109,9 +125,34 @@ def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
             yield unlock(settings)
         raise
     yield unlock(settings)
-    for note in done.notes:
-        logger.warning("%s", note)
     return done
+
+
+def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
+    """Plan and apply where no lock outlasts a transaction: in two that take it for their own.
+
+    All is done in the second one, except for labels: they cannot be used before their transaction
+    has ended. It plans anew, so that it does not matter who had a turn in between.
+    """
+    wanted = target(settings).status_type
+    labels = {ddl.add_label(wanted, label, settings) for label in wanted.labels}
+    yield from _begin_turn(settings)
+    first = yield from plan_upgrade(settings)
+    added = tuple(each for each in first.statements if each in labels)
+    for statement in added:
+        yield Statement(statement)
+    yield COMMIT
+    yield from _begin_turn(settings)
+    rest = yield from plan_upgrade(settings)
+    for statement in rest.statements:
+        yield Statement(statement)
+    yield COMMIT
+    return Plan(added + rest.statements, rest.notes)
+
+
+def _begin_turn(settings: DBSettings) -> Steps[None]:
+    yield BEGIN
+    yield Statement("SELECT pg_advisory_xact_lock($1)", (_lock_key(settings),))
 
 
 def alter_durability(settings: DBSettings) -> Steps[None]:

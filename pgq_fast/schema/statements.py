@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Generator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-from pgq_fast.drivers.base import Driver, SyncDriver
+from pgq_fast.drivers.base import (
+    Driver,
+    RowDriver,
+    SyncDriver,
+    SyncRowDriver,
+    SyncTransaction,
+    Transaction,
+)
+from pgq_fast.errors import SessionStateError
 
-__all__ = ["Rows", "Statement", "Steps", "fetch_exists", "run_async", "run_sync"]
+__all__ = [
+    "BEGIN",
+    "COMMIT",
+    "Rows",
+    "Statement",
+    "Steps",
+    "fetch_exists",
+    "run_async",
+    "run_sync",
+]
 
 T = TypeVar("T")
 
@@ -34,6 +52,12 @@ Steps: TypeAlias = Generator[Statement, Rows, T]
 """A database operation: yields statements, is sent their rows, returns its result."""
 
 
+BEGIN: Final = Statement("BEGIN")
+COMMIT: Final = Statement("COMMIT")
+"""What is yielded between the two is one transaction on one session, whatever the driver. A failure
+in it rolls it back before it is raised inside the steps."""
+
+
 def query(sql: str, *args: object) -> Statement:
     """A statement whose rows are wanted."""
     return Statement(sql, args, returns_rows=True)
@@ -51,21 +75,34 @@ async def run_async(driver: Driver, steps: Steps[T]) -> T:
     A statement's failure is raised inside *steps* too, so that they can clean up with further
     statements.
     """
-    try:
-        statement = next(steps)
-        while True:
-            try:
-                rows = await _send(driver, statement)
-            except BaseException as error:
-                statement = steps.throw(error)
-            else:
-                statement = steps.send(rows)
-    except StopIteration as done:
-        result: T = done.value
-        return result
+    target: Driver | Transaction = driver
+    async with contextlib.AsyncExitStack() as block:
+        try:
+            statement = next(steps)
+            while True:
+                rows: Rows = []
+                try:
+                    if statement is BEGIN:
+                        if not isinstance(driver, RowDriver):
+                            raise SessionStateError("A transaction of several statements")
+                        target = await block.enter_async_context(driver.transaction())
+                    elif statement is COMMIT:
+                        target = driver
+                        await block.aclose()
+                    else:
+                        rows = await _send(target, statement)
+                except BaseException as error:
+                    target = driver
+                    await block.__aexit__(type(error), error, error.__traceback__)
+                    statement = steps.throw(error)
+                else:
+                    statement = steps.send(rows)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
-async def _send(driver: Driver, statement: Statement) -> Rows:
+async def _send(driver: Driver | Transaction, statement: Statement) -> Rows:
     if statement.returns_rows:
         return await driver.fetch(statement.sql, *statement.args)
     await driver.execute(statement.sql, *statement.args)
@@ -74,21 +111,34 @@ async def _send(driver: Driver, statement: Statement) -> Rows:
 
 def run_sync(driver: SyncDriver, steps: Steps[T]) -> T:
     """The blocking counterpart of :func:`run_async`."""
-    try:
-        statement = next(steps)
-        while True:
-            try:
-                rows = _send_sync(driver, statement)
-            except BaseException as error:
-                statement = steps.throw(error)
-            else:
-                statement = steps.send(rows)
-    except StopIteration as done:
-        result: T = done.value
-        return result
+    target: SyncDriver | SyncTransaction = driver
+    with contextlib.ExitStack() as block:
+        try:
+            statement = next(steps)
+            while True:
+                rows: Rows = []
+                try:
+                    if statement is BEGIN:
+                        if not isinstance(driver, SyncRowDriver):
+                            raise SessionStateError("A transaction of several statements")
+                        target = block.enter_context(driver.transaction())
+                    elif statement is COMMIT:
+                        target = driver
+                        block.close()
+                    else:
+                        rows = _send_sync(target, statement)
+                except BaseException as error:
+                    target = driver
+                    block.__exit__(type(error), error, error.__traceback__)
+                    statement = steps.throw(error)
+                else:
+                    statement = steps.send(rows)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
-def _send_sync(driver: SyncDriver, statement: Statement) -> Rows:
+def _send_sync(driver: SyncDriver | SyncTransaction, statement: Statement) -> Rows:
     if statement.returns_rows:
         return driver.fetch(statement.sql, *statement.args)
     # The protocol promises fetch only; drivers that refuse it for statements without rows

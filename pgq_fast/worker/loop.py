@@ -25,6 +25,7 @@ from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.failures import is_connection_lost
 from pgq_fast.drivers.listeners import ReconnectNotifier
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.layouts.base import Claim
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
@@ -86,6 +87,9 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.owner = manager.queue_manager_id
         self.layout = worker_layout(manager.queries)
+        # None where notifications arrive.
+        self.poll_interval = poll_interval_of(manager.queries.driver)
+        self.ended_before_claim = 0
         self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
         self.upcoming: asyncio.Task[Claim | None] | None = None
         # Set whenever another look at the queue may find more than the last one.
@@ -141,7 +145,8 @@ class Worker:
                 self.layout, self.owner, manager.job_context, self.heartbeat_timeout
             ),
         }
-        if self.mode is not QueueExecutionMode.drain:
+        # Where nothing listens there is nothing to check: the worker polls.
+        if self.mode is not QueueExecutionMode.drain and self.poll_interval is None:
             tasks["listener check"] = self._watch_listener()
         if self.log_aggregation_interval > timedelta(0):
             tasks["aggregation"] = upkeep.aggregate(
@@ -188,6 +193,7 @@ class Worker:
                 wanted = min(self.pace.size, room)
                 # Before the claim: what is notified from here on may be missing in its answer.
                 self.wake.clear()
+                self.ended_before_claim = self.manager.jobs_logged
                 claim = await self._claim(wanted)
             else:
                 claim = await self.upcoming
@@ -302,7 +308,15 @@ class Worker:
         A notification since the claim was sent ends the wait before it begins. The probe is for
         what no notification announces: deferred jobs, retries, jobs that another worker held.
         """
-        self.dispatcher.wake_at_end = draining = self.mode is QueueExecutionMode.drain
+        draining = self.mode is QueueExecutionMode.drain
+        # Where no notification of the DELETE arrives, the end of a job announces the free seat.
+        polls_for_seats = self.poll_interval is not None and self.wake_at_delete
+        if polls_for_seats and self.manager.jobs_logged != self.ended_before_claim:
+            # The seat is free once the server knows.
+            await self._flush_acks()
+            if not len(self.acks):
+                return
+        self.dispatcher.wake_at_end = draining or polls_for_seats
         try:
             idle = False
             if draining:
@@ -310,7 +324,7 @@ class Worker:
                 await asyncio.sleep(0)
                 # A job that ends after this may bring another one that the probe does not see.
                 running = bool(self.manager.job_context)
-                await self._flush_for_drain()
+                await self._flush_acks()
                 idle = not running and not len(self.acks)
             if self.wake.is_set() or self.stopping:
                 return
@@ -337,7 +351,7 @@ class Worker:
         """Look at the queue after *delay*: a retry is an UPDATE, which notifies nobody."""
         self.loop.call_later(max(delay.total_seconds(), 0), self.wake.set)
 
-    async def _flush_for_drain(self) -> None:
+    async def _flush_acks(self) -> None:
         try:
             await self.acks.flush()
         except Exception as error:
@@ -351,6 +365,8 @@ class Worker:
             longest = self.heartbeat_timeout
         if due is not None:
             longest = min(longest, max(due, self.manager.min_dequeue_poll_interval))
+        if self.poll_interval is not None:
+            longest = min(longest, self.poll_interval)
         return longest.total_seconds()
 
     # -- Jobs ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pgq_fast.connections import (
     connect_psycopg,
     create_asyncpg_pool,
     create_psycopg_pool,
+    listener_source,
     psycopg_arguments,
 )
 from pgq_fast.db import PsycopgDriver, SyncPsycopgDriver
@@ -108,6 +109,39 @@ def test_an_argument_outweighs_the_settings() -> None:
     # libpq takes whole seconds: never less than was asked for.
     assert arguments == {"autocommit": True, "connect_timeout": 3, "application_name": "app"}
     assert psycopg_arguments("mine", SETTINGS)[0] == "mine"
+
+
+def test_behind_a_pooler_nothing_is_prepared_by_name() -> None:
+    settings = ConnectionSettings(transaction_pooling=True)
+    assert asyncpg_arguments("any text", settings) == {"dsn": "any text", "statement_cache_size": 0}
+    assert psycopg_arguments("any text", settings) == (
+        "any text",
+        {"autocommit": True, "prepare_threshold": None},
+    )
+
+
+def test_where_to_listen() -> None:
+    """Next to the statements, past the pooler, or nowhere."""
+    plain = ConnectionSettings()
+    assert listener_source("mine", plain) == ("mine", plain)
+    assert listener_source("mine", ConnectionSettings(transaction_pooling=True)) is None
+    # Also for a pooler that keeps track of prepared statements by itself.
+    for pooling in (True, False):
+        settings = ConnectionSettings(
+            transaction_pooling=pooling, listen_dsn="direct", application_name="app"
+        )
+        source = listener_source("mine", settings)
+        assert source is not None
+        assert source[0] == "direct"
+        assert asyncpg_arguments(*source) == {
+            "dsn": "direct",
+            "server_settings": {"application_name": "app"},
+        }
+        assert psycopg_arguments(*source) == (
+            "direct",
+            {"autocommit": True, "application_name": "app"},
+        )
+        assert "direct" not in repr(settings)
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,17 @@ DOCUMENTED = {
     "ports.tracing": ("TRACER", "set_tracing_class"),
 }
 
-# Where this package differs on purpose: (module, fact), and why. None so far.
-DEVIATIONS: dict[tuple[str, str], str] = {}
+# Where this package differs on purpose: (module, fact), and why.
+DEVIATIONS: dict[tuple[str, str], str] = {
+    (module, f"{driver}()"): "further arguments, by keyword only: poolers in transaction mode"
+    for driver, modules in {
+        "AsyncpgDriver": ("", "db"),
+        "AsyncpgPoolDriver": ("", "db"),
+        "PsycopgDriver": ("", "db"),
+        "SyncPsycopgDriver": ("db",),
+    }.items()
+    for module in modules
+}
 
 MODULES = [*((name, ()) for name in WHOLE_MODULES), *DOCUMENTED.items()]
 IDS = [name or "pgq_fast" for name, _ in MODULES]

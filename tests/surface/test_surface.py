@@ -66,6 +66,13 @@ DEVIATIONS: dict[tuple[str, str], str] = {
         "SyncPsycopgDriver": ("db",),
     }.items()
     for module in modules
+} | {
+    (module, f"{manager}.run()"): "batch_size defaults to None: the size tunes itself"
+    for manager, modules in {
+        "PgQueuer": ("", "applications"),
+        "QueueManager": ("", "qm"),
+    }.items()
+    for module in modules
 }
 
 MODULES = [*((name, ()) for name in WHOLE_MODULES), *DOCUMENTED.items()]

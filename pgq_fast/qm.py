@@ -15,6 +15,7 @@ from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
 from pgq_fast.settings import db_settings
+from pgq_fast.worker.context import JobContexts
 from pgq_fast.worker.loop import Worker
 from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
 
@@ -77,9 +78,7 @@ class QueueManager:
     )
     resources: MutableMapping[str, object] = dataclasses.field(default_factory=dict)
     tracer: tracing.TracingProtocol | None = None
-    job_context: dict[types.JobId, models.Context] = dataclasses.field(
-        init=False, default_factory=dict
-    )
+    job_context: JobContexts = dataclasses.field(init=False, default_factory=JobContexts)
     pending_health_check: dict[types.HealthCheckId, asyncio.Future[models.HealthCheckEvent]] = (
         dataclasses.field(init=False, default_factory=dict)
     )

@@ -1,4 +1,4 @@
-"""The context of a running job."""
+"""The contexts of running jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from pgq_fast.models import Context
+from pgq_fast.models import Context, Job
+from pgq_fast.types import JobId
 
 
 class JobContext(Context):
@@ -54,3 +55,31 @@ class JobContext(Context):
     def cancel_called(self) -> bool:
         """Whether the job counts as canceled however its handler ends."""
         return self.canceled if self._scope is None else self._scope.cancel_called
+
+
+class JobContexts(dict[JobId, Context]):
+    """The contexts of the jobs that run here, by job.
+
+    Most jobs are through before anybody could ask for their context, so it is made for those that
+    wait, and for the one that is being started when somebody asks.
+
+    Attributes:
+        starting: The job whose handler has not waited yet; None between jobs.
+        resources: For contexts made on demand, as is *since*.
+        since: When the server last heard of the starting job.
+    """
+
+    starting: Job | None = None
+    resources: MutableMapping[str, object] = {}  # noqa: RUF012 - replaced, never changed
+    since: float = 0.0
+
+    def __missing__(self, job_id: JobId) -> Context:
+        """The context of the starting job.
+
+        Raises:
+            KeyError: *job_id* does not run here.
+        """
+        if self.starting is None or self.starting.id != job_id:
+            raise KeyError(job_id)
+        context = self[job_id] = JobContext(self.resources, self.since)
+        return context

@@ -1,7 +1,7 @@
 """Starting jobs, and putting down how they end.
 
-A started job is in ``manager.job_context`` until its handler is through. Handlers that never wait
-are through when the next job starts; the others go on in a task each.
+Handlers that never wait are through when the next job starts; the others go on in a task each, and
+their jobs are in ``manager.job_context`` until they end.
 """
 
 from __future__ import annotations
@@ -85,66 +85,69 @@ class Dispatcher:
             The position of the first job that was not started.
         """
         self._tracer = self._manager.tracer or tracing.TRACER.tracer
+        self._contexts.resources = self._manager.resources
+        self._contexts.since = since
         if self._reused is None:
-            position = self._start_eagerly(jobs, position, since, deadline)
+            position = self._start_eagerly(jobs, position, deadline)
         else:
-            position = await self._start_reusing(self._reused, jobs, position, since, deadline)
+            position = await self._start_reusing(self._reused, jobs, position, deadline)
+        self._contexts.starting = None
         self._acks.notice()
         return position
 
-    def _start_eagerly(
-        self, jobs: Sequence[models.Job], position: int, since: float, deadline: float
-    ) -> int:
+    def _start_eagerly(self, jobs: Sequence[models.Job], position: int, deadline: float) -> int:
         # The worker's innermost loop: what can be looked up once is looked up here.
         loop, contexts, run = self._loop, self._contexts, self._run
-        resources, stopping = self._manager.resources, self._manager.shutdown.is_set
+        stopping = self._manager.shutdown.is_set
         new_task: Any = asyncio.Task
         clock = time.monotonic
         count = len(jobs)
         while position < count:
-            job = jobs[position]
+            contexts.starting = job = jobs[position]
             position += 1
-            contexts[job.id] = context = JobContext(resources, since)
             # Runs until the handler first waits; most of the cheap ones are through by then. Not
             # made by the loop, whose factory is the user's and which may not pass the argument.
-            task = new_task(run(job, context), loop=loop, eager_start=True)
+            task = new_task(run(job), loop=loop, eager_start=True)
             if not task.done():
-                self._waits(task, (job, context))
+                self._waits(task, job)
             if stopping() or clock() >= deadline:
                 break
         return position
 
     async def _start_reusing(
         self,
-        tasks: ReusedTasks[tuple[models.Job, JobContext]],
+        tasks: ReusedTasks[models.Job],
         jobs: Sequence[models.Job],
         position: int,
-        since: float,
         deadline: float,
     ) -> int:
         shutdown = self._manager.shutdown
         first = position
 
-        def next_run() -> tuple[tuple[models.Job, JobContext], Coroutine[Any, Any, None]] | None:
+        def next_run() -> tuple[models.Job, Coroutine[Any, Any, None]] | None:
             nonlocal position
             if position == len(jobs) or (
                 position > first and (shutdown.is_set() or time.monotonic() >= deadline)
             ):
                 return None
-            job = jobs[position]
+            self._contexts.starting = job = jobs[position]
             position += 1
-            self._contexts[job.id] = context = JobContext(self._manager.resources, since)
-            return (job, context), self._run(job, context)
+            return job, self._run(job)
 
         await tasks.run_all(next_run)
         return position
 
-    def _waits(self, task: asyncio.Task[None], started: tuple[models.Job, JobContext]) -> None:
-        """The handler of a job has begun to wait, in *task*."""
-        job, context = started
+    def _waits(self, task: asyncio.Task[None], job: models.Job) -> None:
+        """The handler of *job* has begun to wait, in *task*."""
+        contexts = self._contexts
+        context = contexts.get(job.id)
+        if not isinstance(context, JobContext):
+            contexts[job.id] = context = JobContext(contexts.resources, contexts.since)
         context.task = task
+        contexts.starting = None
         self.waiting.add(task)
-        self.waiting_bytes += len(job.payload or b"")
+        if job.payload:
+            self.waiting_bytes += len(job.payload)
 
     async def close(self) -> None:
         """Wait for the jobs that are still running."""
@@ -162,45 +165,76 @@ class Dispatcher:
 
     # -- Run ----------------------------------------------------------------------------------
 
-    async def _run(self, job: models.Job, context: JobContext) -> None:
+    async def _run(self, job: models.Job) -> None:
         """Run the handler and put down how it ended."""
+        contexts = self._contexts
         try:
             found = self._calls.get(job.entrypoint)
             if found is None:
                 found = self._calls[job.entrypoint] = self._call_of(job.entrypoint)
             call, takes_context = found
             if self._tracer is not None:
-                await self._run_traced(self._tracer, call, takes_context, job, context)
+                arguments = (job, contexts[job.id]) if takes_context else (job,)
+                await self._run_traced(self._tracer, call, arguments)
             elif takes_context:
-                await call(job, context)
+                await call(job, contexts[job.id])
             else:
                 await call(job)
         except asyncio.CancelledError:
+            self._leave(job)
             # A worker that is made to stop gives its jobs back, and so does one whose process ends:
             # then asyncio cancels all tasks. Any other cancellation of the task is the job's end.
             if not self.aborting and self._runner.cancelling() == self._runner_cancelling:
                 self._acks.put(Outcome(job, "canceled", None))
             raise
         except Exception as error:
+            self._leave(job)
             await self._failed(job, error)
         else:
-            if context.cancel_called:
+            # Nothing is known of a job that never waited while no other one does.
+            context = self._leave(job) if contexts or self.waiting else None
+            if context is not None and context.cancel_called:
                 self._acks.put(Outcome(job, "canceled", None))
             else:
                 self._successes.append(job.id)
         finally:
             self.ended += 1
-            # A later run of the same job has another context.
-            if self._contexts.get(job.id) is context:
-                del self._contexts[job.id]
-            if context.task is not None:
-                self.waiting.discard(context.task)
-                self.waiting_bytes -= len(job.payload or b"")
+            if contexts.starting is not job:
                 self._acks.notice()
-                if not self.waiting:
-                    self._none_waits.set()
             if self.wake_at_end:
                 self._wake.set()
+
+    def _leave(self, job: models.Job) -> JobContext | None:
+        """Forget this run of *job*; its context, where it has one.
+
+        A later run of the same job, after a rescue, has a context of its own.
+        """
+        contexts = self._contexts
+        context = contexts.get(job.id)
+        if contexts.starting is job:
+            task = None
+        else:
+            task = asyncio.current_task()
+            assert task is not None
+            self.waiting.discard(task)
+            if job.payload:
+                self.waiting_bytes -= len(job.payload)
+            if not self.waiting:
+                self._none_waits.set()
+        if isinstance(context, JobContext) and context.task is task:
+            del contexts[job.id]
+            return context
+        return None
+
+    def displace(self, jobs: Sequence[models.Job]) -> None:
+        """Make room for *jobs* where earlier runs of them have not ended yet.
+
+        Those were taken for dead, and their ends change nothing. What is asked about these jobs
+        from now on is about the new runs.
+        """
+        if self._contexts:
+            for job in jobs:
+                self._contexts.pop(job.id, None)
 
     def _call_of(self, entrypoint: QueueEntrypoint) -> tuple[Callable[..., Awaitable[None]], bool]:
         """What runs a job: the handler itself where the executor would only pass it on."""
@@ -213,12 +247,10 @@ class Dispatcher:
         self,
         tracer: tracing.TracingProtocol,
         call: Callable[..., Awaitable[None]],
-        takes_context: bool,
-        job: models.Job,
-        context: JobContext,
+        arguments: tuple[Any, ...],
     ) -> None:
         """Run the handler in the tracer's block. A tracer that fails does not fail the job."""
-        arguments = (job, context) if takes_context else (job,)
+        job: models.Job = arguments[0]
         started = False
         failure: Exception | None = None
         try:

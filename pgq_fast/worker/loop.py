@@ -95,8 +95,10 @@ class Worker:
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
         self.dispatcher = Dispatcher(manager, self.acks, self.wake)
-        # Jobs that the manager's count has.
-        self.ended_before = 0
+        # Of the jobs that have ended: those that the manager's count has, and those that had ended
+        # when the last batch was started.
+        self.ended_counted = 0
+        self.ended_at_batch = 0
         self.wake_at_delete = False
         self.orphans_possible = False
         self.next_rescue = 0.0
@@ -159,8 +161,8 @@ class Worker:
 
     def _take_jobs_logged(self) -> int:
         """As the manager's; the jobs are counted here and not one by one."""
-        self.manager.jobs_logged += self.dispatcher.ended - self.ended_before
-        self.ended_before = self.dispatcher.ended
+        self.manager.jobs_logged += self.dispatcher.ended - self.ended_counted
+        self.ended_counted = self.dispatcher.ended
         return self.manager.take_jobs_logged()
 
     async def _watch_listener(self) -> None:
@@ -193,7 +195,7 @@ class Worker:
                 wanted = min(self.pace.size, room)
                 # Before the claim: what is notified from here on may be missing in its answer.
                 self.wake.clear()
-                self.ended_before_claim = self.manager.jobs_logged
+                self.ended_before_claim = self.dispatcher.ended
                 claim = await self._claim(wanted)
             else:
                 claim = await self.upcoming
@@ -311,7 +313,7 @@ class Worker:
         draining = self.mode is QueueExecutionMode.drain
         # Where no notification of the DELETE arrives, the end of a job announces the free seat.
         polls_for_seats = self.poll_interval is not None and self.wake_at_delete
-        if polls_for_seats and self.manager.jobs_logged != self.ended_before_claim:
+        if polls_for_seats and self.dispatcher.ended != self.ended_before_claim:
             # The seat is free once the server knows.
             await self._flush_acks()
             if not len(self.acks):
@@ -375,8 +377,8 @@ class Worker:
         for rejected in claim.rejected:
             self.dispatcher.refuse(rejected)
         began = time.monotonic()
-        ended_before = self.dispatcher.ended
         last_beat, jobs = claim.since, claim.jobs
+        self.dispatcher.displace(jobs)
         position = 0
         while position < len(jobs):
             now = time.monotonic()
@@ -391,9 +393,9 @@ class Worker:
             position = await self.dispatcher.start(jobs, position, last_beat, now + DISPATCH_SLICE)
             if position < len(jobs):
                 await asyncio.sleep(0)
-        self.pace.started(
-            len(claim.jobs), time.monotonic() - began, self.dispatcher.ended - ended_before
-        )
+        ended = self.dispatcher.ended
+        self.pace.started(len(claim.jobs), time.monotonic() - began, ended - self.ended_at_batch)
+        self.ended_at_batch = ended
 
     async def _lost(self, jobs: list[models.Job]) -> set[JobId]:
         """Renew the heartbeat of *jobs*, which wait to be started; those that others have now."""

@@ -53,7 +53,7 @@ class Pace:
         Args:
             jobs: How many it was.
             seconds: How long that took.
-            ended: Jobs of this worker that ended meanwhile.
+            ended: Jobs of this worker that ended since the last batch was started.
         """
         if not self._tunes or jobs == 0:
             return

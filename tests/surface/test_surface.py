@@ -67,10 +67,11 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     }.items()
     for module in modules
 } | {
-    (module, f"{manager}.run()"): "batch_size defaults to None: the size tunes itself"
-    for manager, modules in {
-        "PgQueuer": ("", "applications"),
-        "QueueManager": ("", "qm"),
+    (module, call): "batch_size defaults to None: the size tunes itself"
+    for call, modules in {
+        "run": ("",),
+        "PgQueuer.run()": ("", "applications"),
+        "QueueManager.run()": ("", "qm"),
     }.items()
     for module in modules
 }

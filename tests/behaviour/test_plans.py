@@ -204,3 +204,25 @@ async def test_a_job_is_reached_by_its_id_however_many_its_owner_holds(
     for plan in await plans(tables, query, "'{1,2,3}'", f"'{OWNER}'"):
         assert scans(plan) <= {"pgqueuer_pkey", "Bitmap Heap Scan"}
         assert "pgqueuer_pkey" in scans(plan)
+
+
+async def test_a_claim_is_not_planned_anew_each_time(driver: Any, queries: Queries) -> None:
+    """PostgreSQL counts, of each prepared statement, the plans that it made for the parameters."""
+    layout = compat.CompatLayout(driver, SETTINGS)
+    limits = {QueueEntrypoint("e"): 0, QueueEntrypoint("quiet"): 0}
+    limited = {QueueEntrypoint("e"): 3, QueueEntrypoint("quiet"): 0}
+    rounds = 20
+    for _ in range(rounds):
+        await fill(queries, "e", 3)
+        for some in (limits, limited):
+            claim = await layout.claim(2, some, OWNER, timedelta(seconds=30), 2**24)
+            claim = await layout.claim(2, some, OWNER, None, 2**24, [job.id for job in claim.jobs])
+            await layout.next_due(list(some))
+            await layout.finish([job.id for job in claim.jobs], OWNER)
+    counted = await driver.fetch(
+        "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE generic_plans + custom_plans >= $1",
+        rounds,
+    )
+    assert len(counted) >= 5
+    assert [row["statement"] for row in counted if row["generic_plans"] < rounds - 5] == []

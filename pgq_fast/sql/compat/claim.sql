@@ -4,6 +4,10 @@
 --
 -- One row: the jobs as a value of their own, and whether more were there than could be taken.
 -- For entrypoints without a concurrency limit; claim_limited.sql has the rest.
+--
+-- Parameters stand in subqueries so that a plan for their values promises no more than a plan for
+-- any: with one that does, PostgreSQL would plan each execution anew, which takes longer than to
+-- claim a few jobs.
 WITH
 -- [relaxed
 -- The commit of a claim does not wait for the disk. A crash of the server that loses it leaves the
@@ -26,7 +30,7 @@ ended AS (
 room AS MATERIALIZED (
     SELECT greatest(least($1::bigint, $6::bigint - count(*)), 0) AS jobs
     FROM {queue_table}
-    WHERE queue_manager_id = $3::uuid AND entrypoint = ANY($2::text[])
+    WHERE queue_manager_id = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
 ),
 -- budget]
 -- One ordered index scan an entrypoint. A job that another worker is about to claim is skipped, so
@@ -38,7 +42,7 @@ room AS MATERIALIZED (
 -- for a thousand, makes sorting look as dear as it is on a long queue.
 next AS (
     SELECT job.id, job.priority, job.bytes, wanted.entrypoint
-    FROM unnest($2::text[]) AS wanted (entrypoint)
+    FROM unnest((SELECT $2::text[])) AS wanted (entrypoint)
     CROSS JOIN LATERAL (
         SELECT queue.id, queue.priority,
             coalesce(octet_length(queue.payload), 0) + coalesce(pg_column_size(queue.headers), 0)
@@ -64,10 +68,10 @@ stale AS (
     SELECT id, priority, entrypoint,
         coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
     FROM {queue_table}
-    WHERE status = 'picked' AND heartbeat < now() - $5::interval
-        AND entrypoint = ANY($2::text[]) AND execute_after < now()
+    WHERE status = 'picked' AND heartbeat < now() - (SELECT $5::interval)
+        AND entrypoint = ANY((SELECT $2::text[])::text[]) AND execute_after < now()
     ORDER BY priority DESC, id
-    LIMIT $1::bigint
+    LIMIT (SELECT $1::bigint)
     FOR UPDATE SKIP LOCKED
 ),
 -- rescue]
@@ -90,10 +94,10 @@ best AS (
                 AS before
         FROM candidate
     ) AS job
-    WHERE before < $4::bigint
+    WHERE before < (SELECT $4::bigint)
     ORDER BY priority DESC, turn, id
     -- [fixed
-    LIMIT $1::bigint
+    LIMIT (SELECT $1::bigint)
     -- fixed]
     -- [budget
     LIMIT (SELECT jobs FROM room)

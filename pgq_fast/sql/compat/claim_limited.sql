@@ -14,13 +14,13 @@ relaxed AS MATERIALIZED (
 -- relaxed]
 wanted AS MATERIALIZED (
     SELECT entrypoint, seats
-    FROM unnest($2::text[], $5::bigint[]) AS wanted (entrypoint, seats)
+    FROM unnest((SELECT $2::text[]), (SELECT $5::bigint[])) AS wanted (entrypoint, seats)
 ),
 -- Jobs that count against a limit: those with an owner, seated or not.
 picked AS MATERIALIZED (
     SELECT entrypoint, count(*) AS jobs
     FROM {queue_table}
-    WHERE queue_manager_id IS NOT NULL AND entrypoint = ANY($2::text[])
+    WHERE queue_manager_id IS NOT NULL AND entrypoint = ANY((SELECT $2::text[])::text[])
     GROUP BY entrypoint
 ),
 -- Limited entrypoints with room, and how many jobs this claim may take of each.
@@ -36,7 +36,7 @@ vacant AS MATERIALIZED (
 room AS MATERIALIZED (
     SELECT greatest(least($1::bigint, $7::bigint - count(*)), 0) AS jobs
     FROM {queue_table}
-    WHERE queue_manager_id = $3::uuid AND entrypoint = ANY($2::text[])
+    WHERE queue_manager_id = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
 ),
 -- budget]
 unlimited AS (
@@ -96,10 +96,10 @@ stale AS (
     SELECT id, priority, entrypoint,
         coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
     FROM {queue_table}
-    WHERE status = 'picked' AND heartbeat < now() - $6::interval
-        AND entrypoint = ANY($2::text[]) AND execute_after < now()
+    WHERE status = 'picked' AND heartbeat < now() - (SELECT $6::interval)
+        AND entrypoint = ANY((SELECT $2::text[])::text[]) AND execute_after < now()
     ORDER BY priority DESC, id
-    LIMIT $1::bigint
+    LIMIT (SELECT $1::bigint)
     FOR UPDATE SKIP LOCKED
 ),
 -- rescue]
@@ -124,10 +124,10 @@ best AS MATERIALIZED (
                 AS before
         FROM candidate
     ) AS job
-    WHERE before < $4::bigint
+    WHERE before < (SELECT $4::bigint)
     ORDER BY priority DESC, turn, id
     -- [fixed
-    LIMIT $1::bigint
+    LIMIT (SELECT $1::bigint)
     -- fixed]
     -- [budget
     LIMIT (SELECT jobs FROM room)

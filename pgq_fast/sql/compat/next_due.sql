@@ -2,7 +2,7 @@
 -- now, NULL where none is queued. One index probe an entrypoint; see claim.sql for what holds the
 -- plan.
 SELECT min(first.execute_after) - now() AS due
-FROM unnest($1::text[]) AS wanted (entrypoint)
+FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
 CROSS JOIN LATERAL (
     SELECT queue.execute_after
     FROM {queue_table} AS queue

@@ -56,6 +56,7 @@ class Acknowledger:
     Attributes:
         successes: Where whoever runs jobs puts the ids of those that were successful, followed by
             one ``notice`` for any number of them.
+        noticed: Whether the last ones have been taken note of.
 
     Args:
         layout: Where they go.
@@ -75,6 +76,7 @@ class Acknowledger:
         # successful jobs, most of all, the ids suffice.
         self._waiting: list[Outcome | Retry] = []
         self.successes: list[JobId] = []
+        self.noticed = False
         self._sending: list[Outcome | Retry] = []
         self._sending_ids: list[JobId] = []
         self._work = asyncio.Event()
@@ -87,9 +89,12 @@ class Acknowledger:
         return len(self._waiting) + len(self.successes)
 
     def notice(self) -> None:
-        """Take note of what was put into ``successes``."""
+        """Take note of what was put into ``successes``; needless while ``noticed``, unless it is
+        many.
+        """
         count = len(self.successes)
         if count:
+            self.noticed = True
             self._work.set()
             if count >= self._rows_enough:
                 self._enough.set()
@@ -200,6 +205,7 @@ class Acknowledger:
         # Not another list: the present one is known elsewhere.
         self._sending_ids = self.successes.copy()
         self.successes.clear()
+        self.noticed = False
 
     async def close(self) -> bool:
         """Send the last outcomes; False if the server did not take them."""

@@ -57,7 +57,7 @@ class JobContext(Context):
         return self.canceled if self._scope is None else self._scope.cancel_called
 
 
-class JobContexts(dict[JobId, Context]):
+class JobContexts(dict[JobId, JobContext]):
     """The contexts of the jobs that run here, by job.
 
     Most jobs are through before anybody could ask for their context, so it is made for those that
@@ -73,7 +73,7 @@ class JobContexts(dict[JobId, Context]):
     resources: MutableMapping[str, object] = {}  # noqa: RUF012 - replaced, never changed
     since: float = 0.0
 
-    def __missing__(self, job_id: JobId) -> Context:
+    def __missing__(self, job_id: JobId) -> JobContext:
         """The context of the starting job.
 
         Raises:

@@ -33,8 +33,7 @@ class Dispatcher:
     """Runs the jobs of one worker; made by the task that runs the worker.
 
     Attributes:
-        waiting: Tasks in which handlers wait for something.
-        waiting_bytes: The sizes of these jobs' payloads together.
+        waiting_bytes: The sizes of the payloads of jobs whose handlers wait for something.
         ended: Jobs that have ended so far, in whichever way.
         wake_at_end: Whether the end of a job sets *wake*.
         aborting: Whether cancelled jobs are to go back to the queue instead of ending as canceled.
@@ -46,13 +45,14 @@ class Dispatcher:
     """
 
     def __init__(self, manager: QueueManager, acks: Acknowledger, wake: asyncio.Event) -> None:
-        self.waiting: set[asyncio.Task[None]] = set()
         self.waiting_bytes = 0
         self.ended = 0
         self.wake_at_end = False
         self.aborting = False
         self._manager = manager
+        # Invariant: a job whose handler waits has its context in one of these two.
         self._contexts = manager.job_context
+        self._displaced: list[JobContext] = []
         self._acks = acks
         self._successes = acks.successes
         self._wake = wake
@@ -141,17 +141,16 @@ class Dispatcher:
         """The handler of *job* has begun to wait, in *task*."""
         contexts = self._contexts
         context = contexts.get(job.id)
-        if not isinstance(context, JobContext):
+        if context is None:
             contexts[job.id] = context = JobContext(contexts.resources, contexts.since)
         context.task = task
         contexts.starting = None
-        self.waiting.add(task)
-        if job.payload:
+        if job.payload is not None:
             self.waiting_bytes += len(job.payload)
 
     async def close(self) -> None:
         """Wait for the jobs that are still running."""
-        while self.waiting:
+        while self._contexts or self._displaced:
             self._none_waits.clear()
             await self._none_waits.wait()
         if self._reused is not None:
@@ -160,8 +159,9 @@ class Dispatcher:
     def abort(self) -> None:
         """Cancel the jobs that are still running; they are not acknowledged, so they go back."""
         self.aborting = True
-        for task in self.waiting:
-            task.cancel()
+        for context in (*self._contexts.values(), *self._displaced):
+            if context.task is not None:
+                context.task.cancel()
 
     # -- Run ----------------------------------------------------------------------------------
 
@@ -180,26 +180,29 @@ class Dispatcher:
                 await call(job, contexts[job.id])
             else:
                 await call(job)
-        except asyncio.CancelledError:
-            self._leave(job)
-            # A worker that is made to stop gives its jobs back, and so does one whose process ends:
-            # then asyncio cancels all tasks. Any other cancellation of the task is the job's end.
-            if not self.aborting and self._runner.cancelling() == self._runner_cancelling:
-                self._acks.put(Outcome(job, "canceled", None))
-            raise
         except Exception as error:
             self._leave(job)
             await self._failed(job, error)
+        except BaseException as error:
+            self._leave(job)
+            # A worker that is made to stop gives its jobs back, and so does one whose process ends:
+            # then asyncio cancels all tasks. Any other cancellation of the task is the job's end.
+            if (
+                isinstance(error, asyncio.CancelledError)
+                and not self.aborting
+                and self._runner.cancelling() == self._runner_cancelling
+            ):
+                self._acks.put(Outcome(job, "canceled", None))
+            raise
         else:
-            # Nothing is known of a job that never waited while no other one does.
-            context = self._leave(job) if contexts or self.waiting else None
+            context = self._leave(job) if contexts or self._displaced else None
             if context is not None and context.cancel_called:
                 self._acks.put(Outcome(job, "canceled", None))
             else:
                 self._successes.append(job.id)
         finally:
             self.ended += 1
-            if contexts.starting is not job:
+            if contexts.starting is not job and not self._acks.noticed:
                 self._acks.notice()
             if self.wake_at_end:
                 self._wake.set()
@@ -212,19 +215,21 @@ class Dispatcher:
         contexts = self._contexts
         context = contexts.get(job.id)
         if contexts.starting is job:
-            task = None
-        else:
-            task = asyncio.current_task()
-            assert task is not None
-            self.waiting.discard(task)
-            if job.payload:
-                self.waiting_bytes -= len(job.payload)
-            if not self.waiting:
-                self._none_waits.set()
-        if isinstance(context, JobContext) and context.task is task:
-            del contexts[job.id]
+            # It never waited.
+            if context is not None:
+                del contexts[job.id]
             return context
-        return None
+        task = asyncio.current_task()
+        if job.payload is not None:
+            self.waiting_bytes -= len(job.payload)
+        if context is not None and context.task is task:
+            del contexts[job.id]
+        else:
+            (context,) = (other for other in self._displaced if other.task is task)
+            self._displaced.remove(context)
+        if not contexts:
+            self._none_waits.set()
+        return context
 
     def displace(self, jobs: Sequence[models.Job]) -> None:
         """Make room for *jobs* where earlier runs of them have not ended yet.
@@ -232,9 +237,9 @@ class Dispatcher:
         Those were taken for dead, and their ends change nothing. What is asked about these jobs
         from now on is about the new runs.
         """
-        if self._contexts:
-            for job in jobs:
-                self._contexts.pop(job.id, None)
+        contexts = self._contexts
+        if contexts:
+            self._displaced += [contexts.pop(job.id) for job in jobs if job.id in contexts]
 
     def _call_of(self, entrypoint: QueueEntrypoint) -> tuple[Callable[..., Awaitable[None]], bool]:
         """What runs a job: the handler itself where the executor would only pass it on."""

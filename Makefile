@@ -46,18 +46,22 @@ help:
 demo: $(VENV)/.demo $(VENV)/.kernels
 	@$(RUN) -m pgq_fast.demo $(if $(DSN),--dsn '$(DSN)') $(ARGS)
 
+# Files side by side, each worker with a server of its own: tests wait more than they compute. With a
+# server of the user's there is one for all, so one after the other.
+PYTEST = $(RUN) -m pytest $(if $(PGQ_TEST_DSN),,--numprocesses 3 --dist loadfile)
+
 test: test-c test-python test-oldest-pg
 
 test-c: $(VENV)/.test $(VENV)/.kernels
-	PGQ_FAST_IMPL=c $(RUN) -m pytest $(ARGS)
+	PGQ_FAST_IMPL=c $(PYTEST) $(ARGS)
 
 # What does not differ between the implementations was tested above.
 test-python: $(VENV)/.test $(VENV)/.kernels
-	PGQ_FAST_IMPL=python $(RUN) -m pytest -m 'not impl_agnostic' $(ARGS)
+	PGQ_FAST_IMPL=python $(PYTEST) -m 'not impl_agnostic' $(ARGS)
 
 # The same server answers whatever version is asked for when the user brings one.
 test-oldest-pg: $(VENV)/.test $(VENV)/.kernels
-	$(if $(PGQ_TEST_DSN),,PGQ_TEST_PG=16 PGQ_FAST_IMPL=c $(RUN) -m pytest -m pg_matrix $(ARGS))
+	$(if $(PGQ_TEST_DSN),,PGQ_TEST_PG=16 PGQ_FAST_IMPL=c $(PYTEST) -m pg_matrix $(ARGS))
 
 lint: $(VENV)/.lint $(VENV)/.kernels
 	$(RUN) -m ruff check .

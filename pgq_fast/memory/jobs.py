@@ -18,6 +18,46 @@ from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.types import OnConflict, QueueEntrypoint, QueueManagerId
 
 
+class _Line:
+    """What one claim may take of a lane, in order.
+
+    Args:
+        lane: The jobs of an entrypoint.
+        limit: How many of them may be held at a time; 0 for any number.
+        cutoff: Held jobs that have been silent since then may be taken as well.
+    """
+
+    def __init__(self, lane: Lane, limit: int, cutoff: datetime) -> None:
+        self.lane = lane
+        self._seats = limit - lane.picked_count if limit > 0 else None
+        self._abandoned = sorted(lane.silent_since(cutoff), key=lambda row: row.rank, reverse=True)
+        # Jobs taken, by priority.
+        self._turns: Counter[int] = Counter()
+
+    def front(self, now: datetime) -> tuple[int, int, int, JobRow, _Line] | None:
+        """The next job, behind what its turn is compared by: priority, turn, id."""
+        rows = self._abandoned[-1:]
+        if self._seats is None or self._seats > 0:
+            head = self.lane.head(now)
+            if head is not None:
+                rows.append(head)
+        if not rows:
+            return None
+        row = min(rows, key=lambda row: row.rank)
+        return -row.priority, self._turns[row.priority], row.id, row, self
+
+    def take(self, row: JobRow) -> None:
+        """Take *row*, which is the front, out of the line."""
+        self._turns[row.priority] += 1
+        if row.status == "picked":
+            self._abandoned.pop()
+            return
+        self.lane.drop(row)
+        if self._seats is not None:
+            row.slot = self.lane.take_slot()
+            self._seats -= 1
+
+
 class JobStore:
     """Every job that has not ended.
 
@@ -120,7 +160,8 @@ class JobStore:
     ) -> list[JobRow]:
         """Give up to *batch_size* jobs to *worker*, highest priority first, then oldest.
 
-        Abandoned jobs compete with queued ones by priority. They are exempt from their
+        Within a priority each entrypoint has its turn, so that a flood of one does not hold up the
+        others. Abandoned jobs compete with queued ones by priority. They are exempt from their
         entrypoint's limit, which they already count towards: else leaked jobs could fill the
         limit and nobody could recover them.
         """
@@ -131,48 +172,35 @@ class JobStore:
         if room <= 0:
             return []
 
-        heads: list[tuple[tuple[int, int], JobRow, Lane]] = []
-        seats: dict[Lane, int] = {}
         try:
             cutoff = now - heartbeat_timeout
         except OverflowError:
             # A timeout longer than history: nothing counts as abandoned.
             cutoff = datetime.min.replace(tzinfo=now.tzinfo)
-        for entrypoint, parameter in entrypoints.items():
-            lane = self._lanes.get(entrypoint)
-            if lane is None:
-                continue
-            # Ids are unique, so comparing two of these never gets past the rank.
-            heads.extend((row.rank, row, lane) for row in lane.silent_since(cutoff))
-            if parameter.concurrency_limit > 0:
-                seats[lane] = parameter.concurrency_limit - lane.picked_count
-                if seats[lane] <= 0:
-                    continue
-            head = lane.head(now)
-            if head is not None:
-                heads.append((head.rank, head, lane))
-
-        heapq.heapify(heads)
+        lines = [
+            _Line(lane, parameter.concurrency_limit, cutoff)
+            for entrypoint, parameter in entrypoints.items()
+            if (lane := self._lanes.get(entrypoint)) is not None
+        ]
+        # Ids are unique, so comparing two of these never gets past them.
+        fronts = [front for line in lines if (front := line.front(now)) is not None]
+        heapq.heapify(fronts)
         claimed: list[JobRow] = []
-        while heads and len(claimed) < room:
-            _, row, lane = heapq.heappop(heads)
-            if row.status == "queued":
-                lane.drop(row)
-                if lane in seats:
-                    row.slot = lane.take_slot()
-                    seats[lane] -= 1
-                if seats.get(lane, 1) > 0:
-                    head = lane.head(now)
-                    if head is not None:
-                        heapq.heappush(heads, (head.rank, head, lane))
-            elif row.queue_manager_id is not None:
+        while fronts and len(claimed) < room:
+            *_, row, line = heapq.heappop(fronts)
+            if row.status == "picked" and row.queue_manager_id is not None:
                 self._lighten(row.queue_manager_id, row.entrypoint)
+            line.take(row)
             row.status = "picked"
             row.queue_manager_id = worker
             row.updated = row.heartbeat = now
-            lane.pick(row)
+            line.lane.pick(row)
             self._load[worker, row.entrypoint] += 1
             claimed.append(row)
+            front = line.front(now)
+            if front is not None:
+                heapq.heappush(fronts, front)
+        claimed.sort(key=lambda row: row.rank)
         return claimed
 
     def owned(self, job_id: int, owner: QueueManagerId | None) -> JobRow | None:

@@ -41,8 +41,6 @@ __all__ = ["main"]
 Result = TypeVar("Result")
 
 DEFAULT_JOBS: Final = 100_000
-# Jobs that the worker claims at a time: many, since the handler is quick.
-DEFAULT_BATCH_SIZE: Final = 1_000
 # Jobs of one call to enqueue: few enough for the bar to move.
 ENQUEUE_CHUNK: Final = 5_000
 # A job's payload: its number, at a size that is ordinary for a reference to something.
@@ -71,7 +69,7 @@ class Options:
     jobs: int
     dsn: str | None
     driver: str
-    batch_size: int
+    batch_size: int | None
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument(
         "--batch-size",
         type=_positive,
-        default=DEFAULT_BATCH_SIZE,
-        help="jobs claimed at a time; default: %(default)s",
+        help="jobs claimed at a time; default: as many as suit the handlers",
     )
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -332,9 +329,8 @@ def report(options: Options, postgres: str, found: Measurements) -> None:
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_row("enqueue, in lists", f"{found.jobs / found.enqueue_time:,.0f} jobs/s")
-    table.add_row(
-        f"drain, {options.batch_size:,} at a time", f"{found.jobs / found.drain_time:,.0f} jobs/s"
-    )
+    size = "" if options.batch_size is None else f", {options.batch_size:,} at a time"
+    table.add_row(f"drain{size}", f"{found.jobs / found.drain_time:,.0f} jobs/s")
     table.add_row("enqueue to handler, idle worker, p50", f"{found.latency(0.50) * 1e3:.2f} ms")
     table.add_row("enqueue to handler, idle worker, p99", f"{found.latency(0.99) * 1e3:.2f} ms")
     table.add_section()

@@ -83,6 +83,7 @@ class Acknowledger:
         self._enough = asyncio.Event()
         self._turn = asyncio.Lock()
         self._patient = False
+        self._rides = 0
 
     def __len__(self) -> int:
         """Jobs whose outcomes wait."""
@@ -135,7 +136,14 @@ class Acknowledger:
             await self._work.wait()
             if self._patient and len(self) < self._rows_enough:
                 self._enough.clear()
-                await wait_for_event(self._enough, ACK_DELAY)
+                rides = self._rides
+                if (
+                    not await wait_for_event(self._enough, ACK_DELAY)
+                    and self._rides > rides
+                    and not self._waiting
+                ):
+                    # Claims take the successes along; what waits now waits for the next one.
+                    continue
             try:
                 await self._send_waiting()
                 pause = FIRST_PAUSE
@@ -189,6 +197,7 @@ class Acknowledger:
             yield ()
             return
         async with self._turn:
+            self._rides += 1
             self._take_successes()
             if not self._waiting:
                 self._work.clear()

@@ -84,12 +84,17 @@ def live_objects() -> Counter[str]:
 def test_objects_do_not_pile_up(twin: Twin) -> None:
     for _ in range(3):
         batch(twin)
-    before = live_objects()
-    for _ in range(20):
-        batch(twin)
-    grown = live_objects() - before
-    # What the counting itself leaves behind is a handful; a leak is at least 20 of a kind.
-    assert {kind: count for kind, count in grown.items() if count >= 20} == {}
+    # What something else in the process leaves behind is in one of these; a leak is in all.
+    kinds: set[str] | None = None
+    for _ in range(3):
+        before = live_objects()
+        for _ in range(20):
+            batch(twin)
+        grown = live_objects() - before
+        # The counting itself leaves a handful behind; a leak is at least 20 of a kind.
+        found = {kind for kind, count in grown.items() if count >= 20}
+        kinds = found if kinds is None else kinds & found
+    assert kinds == set()
 
 
 def test_memory_does_not_grow(twin: Twin) -> None:

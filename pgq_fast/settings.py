@@ -81,6 +81,46 @@ class Durability(Enum):
         )
 
 
+class Layout(Enum):
+    """The tables that a queue is kept in."""
+
+    compat = "compat"
+    """Those of pgqueuer 1.6.0: its producers and workers can share the queue."""
+
+    lease = "lease"
+    """Built for volume: a batch is a row while it runs, and nothing is written a job but its insert
+    and its delete."""
+
+
+class JobLog(Enum):
+    """What the log of the lease layout keeps of jobs that have ended."""
+
+    all = "all"
+    """Every job."""
+
+    failures = "failures"
+    """What went wrong: exceptions, held jobs, retries, cancellations."""
+
+    none = "none"
+    """Nothing. The statistics count every job all the same."""
+
+
+class SynchronousCommit(Enum):
+    """Which commits of the lease layout wait until they are on disk.
+
+    One that does not wait may be lost when the server crashes, and then only makes jobs run again.
+    """
+
+    all = "all"
+    """Every commit."""
+
+    acks = "acks"
+    """Those of enqueues and of acknowledgements, not those of mere claims and heartbeats."""
+
+    enqueues = "enqueues"
+    """Those of enqueues."""
+
+
 class ConnectionSettings(BaseSettings):
     """How to connect. What is not set is left to the DSN and to libpq's own variables."""
 
@@ -115,6 +155,39 @@ class QualifiedNames:
     schedules_table: str
     function: str
     queue_status_type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaseNames:
+    """The further objects of the lease layout, spelled as SQL refers to them.
+
+    Indexes and triggers live in the schema of their table, so their names have none.
+    """
+
+    ids_sequence: str
+    ready_table: str
+    deferred_table: str
+    lease_table: str
+    held_table: str
+    dedupe_table: str
+    waiting_table: str
+    log_batches_table: str
+    log_entries_table: str
+    lease_function: str
+    ready_order_index: str
+    deferred_due_index: str
+    lease_worker_index: str
+    lease_seat_index: str
+    log_batches_range_index: str
+    log_batches_created_index: str
+    log_batches_new_index: str
+    log_entries_new_index: str
+    log_entries_created_index: str
+    log_entries_status_index: str
+    log_entries_job_index: str
+    statistics_bucket_index: str
+    work_trigger: str
+    end_trigger: str
 
 
 def _aliases(field: str) -> AliasChoices:
@@ -174,6 +247,15 @@ class DBSettings(BaseSettings):
     widen_id: bool = Field(default=True, validation_alias=_aliases("widen_id"))
     """Whether an upgrade widens 32-bit ids: that rewrites the table under an exclusive lock."""
 
+    layout: Layout = Field(default=Layout.compat)
+    """The tables that the queue is kept in."""
+    job_log: JobLog = Field(default=JobLog.all)
+    """What the log of the lease layout keeps."""
+    job_log_of: dict[str, JobLog] = Field(default_factory=dict)
+    """The same for single entrypoints; in the environment a JSON object."""
+    synchronous_commit: SynchronousCommit = Field(default=SynchronousCommit.acks)
+    """Which commits of the lease layout wait until they are on disk."""
+
     @model_validator(mode="after")
     def reject_dotted_names_with_db_schema(self) -> DBSettings:
         """A name that brings its own schema contradicts ``db_schema``."""
@@ -204,6 +286,43 @@ class DBSettings(BaseSettings):
                 field.name: self.qualify(getattr(self, field.name))
                 for field in dataclasses.fields(QualifiedNames)
             }
+        )
+
+    @functools.cached_property
+    def lease_names(self) -> LeaseNames:
+        """The names of what only the lease layout has, made from those of the other objects."""
+        names = self.qualified
+
+        def bare(name: str) -> str:
+            return name.rpartition(".")[2]
+
+        queue, log = bare(names.queue_table), bare(names.queue_table_log)
+        return LeaseNames(
+            ids_sequence=f"{names.queue_table}_ids",
+            ready_table=f"{names.queue_table}_ready",
+            deferred_table=f"{names.queue_table}_deferred",
+            lease_table=f"{names.queue_table}_lease",
+            held_table=f"{names.queue_table}_held",
+            dedupe_table=f"{names.queue_table}_dedupe",
+            waiting_table=f"{names.queue_table}_waiting",
+            log_batches_table=f"{names.queue_table_log}_batches",
+            log_entries_table=f"{names.queue_table_log}_entries",
+            lease_function=f"{names.function}_lease",
+            ready_order_index=f"{queue}_ready_order_idx",
+            deferred_due_index=f"{queue}_deferred_due_idx",
+            lease_worker_index=f"{queue}_lease_worker_idx",
+            lease_seat_index=f"{queue}_lease_seat_idx",
+            log_batches_range_index=f"{log}_batches_range_idx",
+            log_batches_created_index=f"{log}_batches_created_idx",
+            log_batches_new_index=f"{log}_batches_new_idx",
+            log_entries_new_index=f"{log}_entries_new_idx",
+            log_entries_created_index=f"{log}_entries_created_idx",
+            log_entries_status_index=f"{log}_entries_status_idx",
+            log_entries_job_index=f"{log}_entries_job_idx",
+            # As in the compat layout, where the catalog looks for it.
+            statistics_bucket_index=f"{bare(names.statistics_table)}_unique_count",
+            work_trigger=f"{bare(self.trigger)}_work",
+            end_trigger=f"{bare(self.trigger)}_end",
         )
 
     @functools.cached_property

@@ -16,7 +16,8 @@ from pgq_fast.schema.differences import differences
 from pgq_fast.schema.planning import Plan, plan
 from pgq_fast.schema.statements import BEGIN, COMMIT, Statement, Steps, fetch_exists
 from pgq_fast.schema.target import locate, target
-from pgq_fast.settings import DBSettings
+from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.sql import statement
 
 __all__ = [
     "alter_durability",
@@ -48,6 +49,9 @@ def install(settings: DBSettings, create_schema: bool = True) -> Steps[None]:
         settings: Names and durability.
         create_schema: Whether to create ``db_schema`` too; without it the schema must exist.
     """
+    if settings.layout is Layout.lease:
+        yield Statement(statement("lease/install", settings))
+        return
     yield Statement(ddl.install_sql(settings, create_schema=create_schema))
 
 
@@ -117,8 +121,8 @@ def _apply_under_lock(settings: DBSettings) -> Steps[Plan]:
     """Plan and apply with the session's lock held, and release it."""
     try:
         done = yield from plan_upgrade(settings)
-        for statement in done.statements:
-            yield Statement(statement)
+        for text in done.statements:
+            yield Statement(text)
     except BaseException:
         # The failure matters more than the lock, which a lost connection has released anyway.
         with contextlib.suppress(Exception):
@@ -139,13 +143,13 @@ def _apply_in_turns(settings: DBSettings) -> Steps[Plan]:
     yield from _begin_turn(settings)
     first = yield from plan_upgrade(settings)
     added = tuple(each for each in first.statements if each in labels)
-    for statement in added:
-        yield Statement(statement)
+    for text in added:
+        yield Statement(text)
     yield COMMIT
     yield from _begin_turn(settings)
     rest = yield from plan_upgrade(settings)
-    for statement in rest.statements:
-        yield Statement(statement)
+    for text in rest.statements:
+        yield Statement(text)
     yield COMMIT
     return Plan(added + rest.statements, rest.notes)
 

@@ -32,8 +32,16 @@ def _render(name: str, settings: DBSettings, flags: tuple[str, ...]) -> str:
                 closing = f"-- {flag}]"
         elif bare and not bare.startswith("--"):
             lines.append(line.rstrip())
+    persistence = settings.durability.config
     return "\n".join(lines).format_map(
-        {**vars(settings.qualified), "schema_expr": settings.schema_expr}
+        {
+            **vars(settings.qualified),
+            **vars(settings.lease_names),
+            "channel": settings.channel,
+            "schema_expr": settings.schema_expr,
+            "jobs_unlogged": persistence.queue_table,
+            "records_unlogged": persistence.queue_log_table,
+        }
     )
 
 

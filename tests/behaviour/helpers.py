@@ -138,6 +138,8 @@ class LayoutSpy:
         self.under_way = 0
         self.on_claim: Callable[[ClaimNote], None] = lambda note: None
         """Called with each claim when its answer is there."""
+        self.before_claim: Callable[[QueueManagerId], Awaitable[None]] | None = None
+        """Awaited before each claim."""
         claim, next_due = CompatLayout.claim, CompatLayout.next_due
 
         async def noted_claim(
@@ -150,6 +152,8 @@ class LayoutSpy:
         ) -> Any:
             note = ClaimNote(owner, batch_size)
             self.claims.append(note)
+            if self.before_claim is not None:
+                await self.before_claim(owner)
             with self._call("claim"):
                 answer = await claim(layout, batch_size, limits, owner, *more, **named)
             for job in answer.jobs:

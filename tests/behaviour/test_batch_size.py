@@ -29,7 +29,7 @@ from pgq_fast.applications import PgQueuer
 from pgq_fast.cli.run import run_worker
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
-from pgq_fast.types import QueueExecutionMode
+from pgq_fast.types import QueueExecutionMode, QueueManagerId
 
 Another = Callable[[], Awaitable[QueueManager]]
 
@@ -239,30 +239,37 @@ async def test_the_most_tasks_are_reached_again(manager: QueueManager) -> None:
 # -- Shares -----------------------------------------------------------------------------------
 
 
-async def test_workers_that_start_together_share_the_work(another: Another, tables: Tables) -> None:
-    """Jobs that only wait, and not enough of them to keep the first worker from taking all."""
-    together = asyncio.Barrier(4)
+async def test_workers_that_start_together_share_the_work(
+    another: Another, tables: Tables, spy: LayoutSpy
+) -> None:
+    """Jobs that only wait: however quick a worker is, the others get their part.
 
-    async def run(manager: QueueManager) -> None:
-        verify = manager.verify_structure
+    The claims go round in step here, as with workers that are equally quick.
+    """
+    gates = [Gate() for _ in range(4)]
+    managers = [await another() for _ in gates]
+    for manager, gate in zip(managers, gates, strict=True):
+        manager.entrypoint("e")(gate)
+    ids = await put(managers[0], 400)
+    together = asyncio.Barrier(len(managers))
+    rounds = Counter[QueueManagerId]()
 
-        async def last_step_before_the_first_claim() -> None:
-            await verify()
+    async def in_step(owner: QueueManagerId) -> None:
+        rounds[owner] += 1
+        if rounds[owner] <= 9:
             await together.wait()
 
-        manager.verify_structure = last_step_before_the_first_claim  # type: ignore[method-assign]
-        await drain(manager)
-
-    managers = [await another() for _ in range(4)]
-    handlers = [Recorder(pause=0.3) for _ in managers]
-    for manager, handler in zip(managers, handlers, strict=True):
-        manager.entrypoint("e")(handler)
-    ids = await put(managers[0], 200)
-    await asyncio.gather(*[run(manager) for manager in managers])
+    spy.before_claim = in_step
+    async with contextlib.AsyncExitStack() as stack:
+        for manager in managers:
+            await stack.enter_async_context(working(manager))
+        await eventually(lambda: sum(len(gate.started) for gate in gates) == len(ids))
+        shares = [len(gate.started) for gate in gates]
+        assert min(shares) >= 80, shares
+        for gate in gates:
+            gate.open.set()
+        await eventually(lambda: sum(len(gate.ended) for gate in gates) == len(ids))
     assert await tables.ended() == ids
-    shares = [len(handler.jobs) for handler in handlers]
-    assert min(shares) >= 20, shares
-    assert max(shares) <= 100, shares
 
 
 async def test_a_flooded_entrypoint_does_not_drown_the_others(

@@ -14,7 +14,7 @@ from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
-from pgq_fast.settings import db_settings
+from pgq_fast.settings import Layout, db_settings
 from pgq_fast.worker.context import JobContexts
 from pgq_fast.worker.loop import Worker
 from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
@@ -309,10 +309,12 @@ class QueueManager:
                 raise RuntimeError(
                     f"The {names.queue_status_type} type has no label '{label}': run 'pgq upgrade'"
                 )
-        for table, suffix in (
+        indexes = [
             (names.queue_table_log, "job_id_status"),
             (names.queue_table, "picked_slot_idx"),
-        ):
+        ]
+        # In the lease layout these two are views.
+        for table, suffix in indexes if names.layout is Layout.compat else ():
             if not await self.queries.table_has_index(table, f"{table}_{suffix}"):
                 raise RuntimeError(
                     f"The required index '{table}_{suffix}' is missing in the '{table}' table: "

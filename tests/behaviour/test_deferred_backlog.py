@@ -19,7 +19,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def looking_layout(driver: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[compat.CompatLayout, list[str]]:
+def looking_layout(
+    driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[compat.CompatLayout, list[str]]:
     """A layout, and how each of its claims looked for jobs: by due time or in order."""
     layout = compat.CompatLayout(driver, DBSettings())
     ways: list[str] = []

@@ -15,9 +15,7 @@ from pgq_fast.queries import Queries
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
-pytestmark = pytest.mark.layouts
-
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 ME, OTHER, THIRD = (QueueManagerId(uuid.UUID(int=number)) for number in (1, 2, 3))
 DAY = timedelta(days=1)

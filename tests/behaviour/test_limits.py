@@ -14,9 +14,7 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.types import QueueExecutionMode
 
-pytestmark = pytest.mark.layouts
-
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 Another = Callable[[], Awaitable[QueueManager]]
 

@@ -25,9 +25,7 @@ from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 from pgq_fast.worker.port import worker_layout
 
-pytestmark = pytest.mark.layouts
-
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 AT_ONCE = timedelta(0)
 SOON = timedelta(milliseconds=30)

@@ -12,8 +12,12 @@ import functools
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from typing import Final
 
 from pgq_fast.settings import DBSettings
+
+_PAGE: Final = 8192
+"""Bytes of a page of PostgreSQL."""
 
 
 @functools.cache
@@ -76,4 +80,24 @@ def statement(name: str, settings: DBSettings, *flags: str) -> str:
     text = settings.statements.get(key)
     if text is None:
         text = settings.statements[key] = _render(name, settings, flags)
+    return text
+
+
+def size_class(size: int) -> int:
+    """Which plans suit tables of *size* bytes: they change where the size grows eightfold."""
+    return (size // _PAGE).bit_length() // 3
+
+
+def sized_statement(size: int, name: str, settings: DBSettings, *flags: str) -> str:
+    """As :func:`statement`, for tables of a :func:`size_class`, which a comment in the text names.
+
+    A plan that PostgreSQL has made while a table was small is kept when it has grown, until the
+    table is analysed: on an empty table that is a scan of all of it, and a queue is always empty
+    before it is full. A statement with another text gets a plan of its own.
+    """
+    key: tuple[str, tuple[str | int, ...]] = (name, (*flags, size))
+    text = settings.statements.get(key)
+    if text is None:
+        text = f"{statement(name, settings, *flags)}\n-- size class {size}"
+        settings.statements[key] = text
     return text

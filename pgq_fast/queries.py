@@ -28,6 +28,7 @@ from pgq_fast.errors import DuplicateJobError
 from pgq_fast.layouts import compat, compat_enqueue
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.layouts.compat_producer import Producer, producer_for
+from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.schema import layout as layouts
@@ -62,7 +63,7 @@ def _explains_layout(
 
     @functools.wraps(method)
     async def explaining(
-        self: Queries, *args: Parameters.args, **kwargs: Parameters.kwargs
+        self: Queries, /, *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> ResultT:
         try:
             return await method(self, *args, **kwargs)
@@ -163,7 +164,10 @@ class Queries:
         for name in ("dequeue", "log_jobs", "retry_job", "update_heartbeat"):
             if getattr(type(self), name) is not getattr(Queries, name):
                 return None
-        return compat.CompatLayout(self.driver, self.qbq.settings)
+        settings = self.qbq.settings
+        if settings.layout is Layout.lease:
+            return LeaseLayout(self.driver, settings)
+        return compat.CompatLayout(self.driver, settings)
 
     def _producer(self) -> Producer:
         """The producer for the driver and the settings of now."""
@@ -334,6 +338,19 @@ class Queries:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        settings = self.qbq.settings
+        if settings.layout is Layout.lease:
+            leases = LeaseLayout(self.driver, settings)
+            limits = {name: wish.concurrency_limit for name, wish in entrypoints.items()}
+            answer = await leases.claim(
+                batch_size,
+                limits,
+                queue_manager_id,
+                heartbeat_timeout,
+                compat.DEQUEUE_BYTES,
+                budget=global_concurrency_limit,
+            )
+            return answer.jobs
         claim = compat.claim_statement(
             self.qbq.settings,
             batch_size,

@@ -8,12 +8,11 @@ PGQ_FAST_IMPL    c or python: the implementation that this run tests
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
 import os
 import signal
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +20,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from pgq_fast.settings import DBSettings, Layout, db_settings
 from support.drivers import KINDS, MakeDriver, open_driver
+from support.layouts import LAYOUT_VARIABLE, Templates
 from support.server import Databases, running_server, server_description
 
 # Tests choose names, schema and connection themselves; the developer's shell must not.
@@ -56,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.impl_agnostic)
         if folder in PG_MATRIX:
             item.add_marker(pytest.mark.pg_matrix)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked with ``layouts`` once for each layout that it names, or for all."""
+    mark = metafunc.definition.get_closest_marker("layouts")
+    if mark is not None and "layout" in metafunc.fixturenames:
+        names = mark.args or [layout.value for layout in Layout]
+        metafunc.parametrize("layout", names, indirect=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -103,23 +112,41 @@ def dsn(databases: Databases) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def queue_template(databases: Databases) -> Iterator[str]:
-    """Name of a database with the compat schema, to be copied."""
-    with databases.temporary() as (name, dsn):
-        asyncio.run(_install(dsn))
-        yield name
+def queue_templates(databases: Databases) -> Iterator[Templates]:
+    """Databases with the schema of each layout, to be copied."""
+    with ExitStack() as stack:
+        yield Templates(databases, stack)
 
 
-async def _install(dsn: str) -> None:
-    from pgq_fast.queries import Queries
+@pytest.fixture
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """The table layout of the test's queue: compat, or those that the mark ``layouts`` names.
 
-    async with AsyncExitStack() as stack:
-        await Queries(await open_driver("asyncpg", dsn, stack)).install()
+    It is also that of the environment, so that everything which reads its settings from there,
+    processes that the test starts included, works on the test's queue.
+    """
+    layout = Layout(getattr(request, "param", Layout.compat))
+    monkeypatch.setenv(LAYOUT_VARIABLE, layout.value)
+    db_settings.cache_clear()
+    yield layout
+    db_settings.cache_clear()
+
+
+@pytest.fixture
+def queue_settings(layout: Layout) -> DBSettings:
+    """Settings for the queue of the test, as the environment has them."""
+    return db_settings()
+
+
+@pytest.fixture
+def queue_template(queue_templates: Templates, layout: Layout) -> str:
+    """Name of a database with the schema of the test's layout, to be copied."""
+    return queue_templates.name(layout)
 
 
 @pytest.fixture
 def queue_dsn(databases: Databases, queue_template: str) -> Iterator[str]:
-    """DSN of a database of the test's own, with the compat schema."""
+    """DSN of a database of the test's own, with the schema of its layout."""
     with databases.temporary(queue_template) as (_, dsn):
         yield dsn
 
@@ -137,5 +164,5 @@ async def make_driver() -> AsyncIterator[MakeDriver]:
 
 @pytest_asyncio.fixture(params=KINDS)
 async def anydriver(request: pytest.FixtureRequest, make_driver: MakeDriver, queue_dsn: str) -> Any:
-    """A driver on a database with the compat schema; the test runs once for each kind."""
+    """A driver on a database with the schema; the test runs once for each kind."""
     return await make_driver(request.param, queue_dsn)

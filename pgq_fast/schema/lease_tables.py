@@ -316,12 +316,14 @@ def _indexes(settings: DBSettings, tables: LeaseTables) -> tuple[Index, ...]:
             "USING btree (entrypoint, slot) WHERE (slot IS NOT NULL)",
             unique=True,
         ),
-        # Batches that may have a job, batches of a time, batches that are to be counted.
+        # Batches that may have a job; without what is only counted: a range of NULLs would contain
+        # every id.
         Index(
             names.log_batches_range_index,
             batches,
-            "USING gist (int8range(first_id, last_id, '[]'::text))",
+            "USING gist (int8range(first_id, last_id, '[]'::text)) WHERE (ids IS NOT NULL)",
         ),
+        # Batches of a time, batches that are to be counted.
         Index(names.log_batches_created_index, batches, "USING btree (created)"),
         Index(names.log_batches_new_index, batches, "USING btree ((1)) WHERE (NOT aggregated)"),
         # As on pgqueuer's log.

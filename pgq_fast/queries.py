@@ -25,10 +25,10 @@ from pgq_fast.drivers.base import Driver, Int8Array, SyncDriver, rows_of
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
 from pgq_fast.errors import DuplicateJobError
-from pgq_fast.layouts import compat, compat_enqueue
+from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
-from pgq_fast.layouts.compat_producer import Producer, producer_for
 from pgq_fast.layouts.lease import LeaseLayout
+from pgq_fast.layouts.producer import Producer, enqueue_sync, producer_for
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.schema import layout as layouts
@@ -895,7 +895,7 @@ class SyncQueries:
             self.tracer,
         )
         try:
-            return compat_enqueue.enqueue_sync(self.driver, self.qbq.settings, batch, on_conflict)
+            return enqueue_sync(self.driver, self.qbq.settings, batch, on_conflict)
         except Exception as error:
             if is_unique_violation(error):
                 raise DuplicateJobError(batch.dedupe_key) from error

@@ -11,6 +11,13 @@ from pgq_fast.models import Job, TracebackRecord
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
 
 
+class Statement(NamedTuple):
+    """SQL and its parameters."""
+
+    query: str
+    args: tuple[object, ...]
+
+
 class Outcome(NamedTuple):
     """How a job ended."""
 

@@ -15,7 +15,7 @@ from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
-from pgq_fast.layouts.base import Claim, Outcome, Rejected, Rest, Retry
+from pgq_fast.layouts.base import Claim, Outcome, Rejected, Rest, Retry, Statement
 from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
@@ -30,13 +30,6 @@ scan of a full batch takes a tenth of that."""
 
 UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK_DETECTED: Final = "40P01"
-
-
-class Statement(NamedTuple):
-    """SQL and its parameters."""
-
-    query: str
-    args: tuple[object, ...]
 
 
 class Wanted(NamedTuple):

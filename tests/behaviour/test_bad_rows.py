@@ -16,6 +16,8 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 
+pytestmark = pytest.mark.layouts
+
 SECRET = "payload-that-nobody-may-see"
 
 

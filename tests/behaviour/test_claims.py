@@ -15,6 +15,8 @@ from pgq_fast.queries import Queries
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
+pytestmark = pytest.mark.layouts
+
 pytestmark = pytest.mark.pg_matrix
 
 ME, OTHER, THIRD = (QueueManagerId(uuid.UUID(int=number)) for number in (1, 2, 3))

@@ -28,7 +28,7 @@ from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.settings import DBSettings
 from support.drivers import MakeDriver
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 # PostgreSQL refuses it, as an index holds it, and nothing before PostgreSQL looks at its length.
 TOO_LONG = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=20_000))

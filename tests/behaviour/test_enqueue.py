@@ -18,7 +18,7 @@ from pgq_fast.errors import DuplicateJobError, InvalidJobError
 from pgq_fast.queries import Queries, SyncQueries
 from support.drivers import KINDS, open_driver
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 Enqueue = Callable[..., Awaitable[list[Any]]]
 SIZES = [1, 3, 199, 200, 450]

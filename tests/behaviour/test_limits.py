@@ -14,6 +14,8 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.types import QueueExecutionMode
 
+pytestmark = pytest.mark.layouts
+
 pytestmark = pytest.mark.pg_matrix
 
 Another = Callable[[], Awaitable[QueueManager]]

@@ -22,6 +22,8 @@ from pgq_fast.queries import Queries
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 from pgq_fast.worker.loop import Worker
 
+pytestmark = pytest.mark.layouts
+
 Another = Callable[[], Awaitable[QueueManager]]
 SECOND = timedelta(seconds=1)
 

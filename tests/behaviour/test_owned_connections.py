@@ -18,6 +18,8 @@ from pgq_fast.settings import ConnectionSettings
 from pgq_fast.types import QueueExecutionMode
 from support.drivers import MakeDriver
 
+pytestmark = pytest.mark.layouts
+
 pytestmark = pytest.mark.pg_matrix
 
 APPLICATION = "the owned one"

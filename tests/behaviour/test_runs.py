@@ -25,6 +25,8 @@ from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 from pgq_fast.worker.port import worker_layout
 
+pytestmark = pytest.mark.layouts
+
 pytestmark = pytest.mark.pg_matrix
 
 AT_ONCE = timedelta(0)

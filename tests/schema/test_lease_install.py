@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgq_fast.builders import QueryBuilderEnvironment
+from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder
 from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.schema import Plan, ddl, manage
@@ -89,10 +89,9 @@ async def test_same_through_every_driver(
 
 
 def test_same_through_a_blocking_driver(
-    driver: SyncPsycopgDriver, dsn: str, fresh_lease_dump: str, monkeypatch: pytest.MonkeyPatch
+    driver: SyncPsycopgDriver, dsn: str, fresh_lease_dump: str
 ) -> None:
-    queries = SyncQueries(driver)
-    monkeypatch.setattr(queries.qbq, "settings", lease())
+    queries = SyncQueries(driver, QueryQueueBuilder(lease()))
     queries.install()
     assert queries.verify() == []
     queries.upgrade()

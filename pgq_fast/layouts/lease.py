@@ -426,11 +426,11 @@ class LeaseLayout:
         See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
         """
         await self._waiting.begin(owner, seats)
-        ((due, oldest, following),) = await self._rows(
-            statement("lease/next_due", self._settings), list(entrypoints)
+        ((due, oldest, own),) = await self._rows(
+            statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
         )
         self._promotion.comes_in(due)
-        return Rest(due, self._waiting.look_again(oldest, following))
+        return Rest(due, self._waiting.look_again(oldest, own))
 
     async def leave(self, owner: QueueManagerId) -> None:
         """*owner* waits for nothing any more."""

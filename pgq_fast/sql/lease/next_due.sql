@@ -1,7 +1,8 @@
 -- Time until the first queued job of the entrypoints $1 may run: at most zero where one may run now,
--- NULL where none is queued. One index probe an entrypoint and table. And the transactions that a
--- look at the queue now does not tell of: those below `next` that have not ended, the first of which
--- is `oldest`. See claim.sql for `fan` and for the second limit.
+-- NULL where none is queued. One index probe an entrypoint and table. And what tells of transactions
+-- whose jobs this does not see: none below `oldest` is in progress. For the first look after a
+-- registration, its own transaction, which is later than all that have begun.
+-- See claim.sql for `fan` and for the second limit.
 SELECT
     CASE WHEN EXISTS (
         SELECT
@@ -37,4 +38,10 @@ SELECT
         ) AS first
     ) END AS due,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
-    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+    -- [first
+    -- Not what the snapshot calls the next one: there may be others from there on that have begun.
+    pg_current_xact_id()::text::bigint AS own
+    -- first]
+    -- [again
+    NULL::bigint AS own
+    -- again]

@@ -143,7 +143,8 @@ CREATE {records_unlogged} TABLE {log_batches_table} (
     aggregated boolean NOT NULL DEFAULT false
 );
 CREATE INDEX {log_batches_range_index} ON {log_batches_table}
-    USING gist (int8range(first_id, last_id, '[]'));
+    -- Without what is only counted: a range of NULLs would contain every id.
+    USING gist (int8range(first_id, last_id, '[]')) WHERE ids IS NOT NULL;
 CREATE INDEX {log_batches_created_index} ON {log_batches_table} (created);
 CREATE INDEX {log_batches_new_index} ON {log_batches_table} ((1)) WHERE NOT aggregated;
 -- ... and a row an entry for what concerns jobs one by one: failures, retries, cancellations.

@@ -21,7 +21,7 @@ from pgq_fast.sql import statement
 from pgq_fast.types import JOB_STATUS, JobId
 
 EMPTY_PASSES: Final = 2
-"""Passes in a row that find nothing: what was asked for is not in the queue then. One is not enough,
+"""Passes in a row that find nothing: what was asked for is not in the queue then. One is too few,
 as a job may have been on its way; for two, it would have to move at just the wrong times."""
 
 CANCEL_CHUNK: Final = 10_000

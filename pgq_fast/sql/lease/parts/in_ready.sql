@@ -4,7 +4,7 @@
 -- entrypoint and priority, of which there are few as a rule, and probes each of them for each id.
 -- Where that would be more work than to read the table, it reads the table.
 --
--- Ranges instead of equality, the orders and `fan` keep walk and probes on the index, even with a
+-- The range instead of equality, the orders and `fan` keep walk and probes on the index, even with a
 -- plan that was made while the table was empty; see compat/claim.sql.
 pair AS (
     (
@@ -42,11 +42,9 @@ in_ready AS MATERIALIZED (
         SELECT ready.ctid AS place, ready.dedupe_key
         FROM {ready_table} AS ready
         CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE (ready.entrypoint, ~ready.priority, ready.id)
-                >= (walked.entrypoint, walked.rank, wanted.id)
-            AND (ready.entrypoint, ~ready.priority, ready.id)
-                <= (walked.entrypoint, walked.rank, wanted.id)
-        ORDER BY ready.entrypoint, ~ready.priority, ready.id
+        WHERE ready.entrypoint = walked.entrypoint AND ~ready.priority = walked.rank
+            AND ready.id >= wanted.id AND ready.id <= wanted.id
+        ORDER BY ready.id
         LIMIT (SELECT 1)
     ) AS job
     WHERE (SELECT pays FROM walk)

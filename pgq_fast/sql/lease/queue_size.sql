@@ -13,4 +13,4 @@ FROM (
     SELECT priority, entrypoint, 'failed' FROM {held_table}
 ) AS job
 GROUP BY entrypoint, priority, job.status
-ORDER BY count, entrypoint, priority, job.status
+ORDER BY count, entrypoint, priority, status

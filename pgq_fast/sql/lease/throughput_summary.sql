@@ -12,4 +12,4 @@ FROM (
     GROUP BY entrypoint, status
 ) AS bucket
 GROUP BY entrypoint, bucket.status
-ORDER BY entrypoint, bucket.status
+ORDER BY entrypoint, status

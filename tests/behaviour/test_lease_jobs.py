@@ -147,8 +147,8 @@ INSERT INTO pgqueuer_lease (worker, entrypoint, done, ids, priorities, attempts,
     execute_after, dedupe_keys, payloads)
 SELECT $1::uuid, entrypoint, repeat('0', count(*)::int)::varbit, array_agg(id ORDER BY id),
     array_agg(priority ORDER BY id), array_agg(attempts ORDER BY id),
-    array_agg(created ORDER BY id), array_agg(execute_after ORDER BY id), array_agg(dedupe_key ORDER BY id),
-    array_agg(payload ORDER BY id)
+    array_agg(created ORDER BY id), array_agg(execute_after ORDER BY id),
+    array_agg(dedupe_key ORDER BY id), array_agg(payload ORDER BY id)
 FROM job
 GROUP BY entrypoint
 """

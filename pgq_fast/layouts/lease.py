@@ -277,7 +277,8 @@ class LeaseLayout:
                     "returns bytea unchanged"
                 ) from error
             last = jobs[-1]
-            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids)))
+            if self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids))):
+                claim.known = True
             if last.slot is None:
                 self._places[last.entrypoint] = (~last.priority, last.id)
             claim.jobs += jobs
@@ -314,6 +315,7 @@ class LeaseLayout:
 
     async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
         """End jobs of *owner* that were successful: a statement for leases, one for parts."""
+        returns = self._leases.returns
         whole, some = self._leases.split(ids)
         flags = [self._log_flag]
         if self._relaxes(acknowledges=True):
@@ -343,6 +345,9 @@ class LeaseLayout:
             )
             for lease, places in some.items():
                 self._leases.end(lease, places)
+        if self._leases.returns != returns:
+            # Some may have been in a new lease by then. What was successful never runs anew.
+            await self.finish(ids, owner)
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""

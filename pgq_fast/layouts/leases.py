@@ -101,10 +101,12 @@ class Leases:
                 for place in map(self._places.get, lease.ids)
                 if place is not None
             )
-            self.returns += comes_back
         self._open[lease.id] = lease
         self._by_first[lease.ids[0]] = lease
         self._new[lease.id] = lease
+        if comes_back:
+            self.returns += 1
+            self._look_into_new()
         return comes_back
 
     def place(self, job_id: JobId) -> Place | None:

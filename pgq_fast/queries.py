@@ -702,20 +702,25 @@ class Queries:
         )
         await self.driver.notify(channel, event.model_dump_json())
 
-    async def watch_ends(self, watcher: uuid.UUID, for_: timedelta) -> bool:
-        """Have the ends of jobs notified on the channel for the time *for_*, or on from now.
+    async def watch_ends(
+        self, watcher: uuid.UUID, for_: timedelta, since: int | None = None
+    ) -> int | None:
+        """Have the ends of jobs notified on the channel for the time *for_* from now.
 
         The lease layout notifies of ends only while somebody wants to know; pgqueuer's tables
         always do, and there this does nothing.
 
         Args:
             watcher: Any id; the same one again prolongs the time.
-            for_: So long from now. The server may forget it in a crash: prolong it often.
+            for_: So long from now. The server forgets it in a crash: prolong it often.
+            since: What the call before returned.
 
         Returns:
-            Whether this is news: until now, ends may have gone by in silence.
+            None: every end is notified from now on. Else some that are under way may still go by in
+            silence: look at the jobs, and call again soon, with this number. The first call of a
+            watcher returns None only where there is nothing to prolong.
         """
-        return await self._jobs().watch_ends(watcher, for_)
+        return await self._jobs().watch_ends(watcher, for_, since)
 
     async def unwatch_ends(self, watcher: uuid.UUID) -> None:
         """Take :meth:`watch_ends` back."""

@@ -204,11 +204,19 @@ class Queries:
     # -- Schema -------------------------------------------------------------------------------
 
     async def install(self, create_schema: bool = True) -> None:
-        """Create the tables and what belongs to them, and with *create_schema* their schema too."""
+        """Create the tables and what belongs to them, and with *create_schema* their schema too.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was created.
+        """
         await run_async(self.driver, manage.install(self.qbe.settings, create_schema))
 
     async def uninstall(self) -> None:
-        """Drop everything that ``install`` creates, with all jobs."""
+        """Drop everything that ``install`` creates, with all jobs.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was dropped.
+        """
         await run_async(self.driver, manage.uninstall(self.qbe.settings))
 
     async def schema_is_installed(self) -> bool:
@@ -253,6 +261,7 @@ class Queries:
 
         Raises:
             SchemaDriftError: A column has a type that no release gave it.
+            LayoutMismatchError: The tables of the other layout are there; nothing was changed.
         """
         return await run_async(self.driver, manage.apply_upgrade(self.qbe.settings))
 
@@ -455,6 +464,7 @@ class Queries:
         Raises:
             InvalidJobError: An argument cannot be a job's; nothing was sent.
             DuplicateJobError: A dedupe key is taken, under ``raise``.
+            LayoutMismatchError: The queue has another layout than the settings ask for.
         """
         keys: list[str | None] = [None]
         try:

@@ -215,11 +215,19 @@ class Queries:
     # -- Schema -------------------------------------------------------------------------------
 
     async def install(self, create_schema: bool = True) -> None:
-        """Create the tables and what belongs to them, and with *create_schema* their schema too."""
+        """Create the tables and what belongs to them, and with *create_schema* their schema too.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was created.
+        """
         await run_async(self.driver, manage.install(self.qbe.settings, create_schema))
 
     async def uninstall(self) -> None:
-        """Drop everything that ``install`` creates, with all jobs."""
+        """Drop everything that ``install`` creates, with all jobs.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was dropped.
+        """
         await run_async(self.driver, manage.uninstall(self.qbe.settings))
 
     async def schema_is_installed(self) -> bool:
@@ -264,6 +272,7 @@ class Queries:
 
         Raises:
             SchemaDriftError: A column has a type that no release gave it.
+            LayoutMismatchError: The tables of the other layout are there; nothing was changed.
         """
         return await run_async(self.driver, manage.apply_upgrade(self.qbe.settings))
 
@@ -466,6 +475,7 @@ class Queries:
         Raises:
             InvalidJobError: An argument cannot be a job's; nothing was sent.
             DuplicateJobError: A dedupe key is taken, under ``raise``.
+            LayoutMismatchError: The queue has another layout than the settings ask for.
         """
         keys: list[str | None] = [None]
         try:
@@ -500,6 +510,7 @@ class Queries:
         """1 if a job of *entrypoints* is queued and due; else 0."""
         return await self._number("queued_work", list(entrypoints), flag="eligible")
 
+    @_explains_layout
     async def clear_queue(self, entrypoint: str | list[str] | None = None) -> None:
         """Delete the jobs of *entrypoint*, logged as deleted; without one, all, unlogged."""
         if entrypoint:
@@ -507,6 +518,7 @@ class Queries:
         else:
             await self._queue("truncate_queue")
 
+    @_explains_layout
     async def mark_job_as_cancelled(self, ids: list[types.JobId]) -> None:
         """Take *ids* out of the queue, logged as canceled, and tell the workers that run them."""
         await self._jobs().cancel(ids)
@@ -541,6 +553,7 @@ class Queries:
         """
         await self._jobs().retry(Retry(job, delay, traceback_record))
 
+    @_explains_layout
     async def requeue_jobs(self, ids: list[types.JobId]) -> None:
         """Queue held jobs again, to run now, as if never tried; other jobs stay as they are."""
         await self._jobs().requeue(ids)
@@ -670,6 +683,7 @@ class Queries:
         (row,) = await self.driver.fetch(layout_statement("cutoff", self.qbq.settings), older_than)
         return row["cutoff"]
 
+    @_explains_layout
     async def _prune(self, name: str, cutoff: object, batch_size: int, start: object) -> int:
         """Run a statement for batch after batch, each from where the one before ended."""
         query = layout_statement(name, self.qbq.settings)
@@ -702,6 +716,7 @@ class Queries:
         )
         await self.driver.notify(channel, event.model_dump_json())
 
+    @_explains_layout
     async def watch_ends(
         self, watcher: uuid.UUID, for_: timedelta, since: int | None = None
     ) -> int | None:
@@ -722,6 +737,7 @@ class Queries:
         """
         return await self._jobs().watch_ends(watcher, for_, since)
 
+    @_explains_layout
     async def unwatch_ends(self, watcher: uuid.UUID) -> None:
         """Take :meth:`watch_ends` back."""
         await self._jobs().unwatch_ends(watcher)
@@ -971,5 +987,9 @@ class SyncQueries:
 
     def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
-        rows = self.driver.fetch(layout_statement("queue_size", self.qbq.settings))
+        try:
+            rows = self.driver.fetch(layout_statement("queue_size", self.qbq.settings))
+        except Exception as error:
+            self._raise_layout_mismatch(error)
+            raise
         return [models.QueueStatistics.model_validate(row) for row in rows]

@@ -119,10 +119,10 @@ class LeaseLayout:
             rescued = await self._rescue(stale_after)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
+        self._promotion.goes_on()
         if len(claim.jobs) < batch_size and not claim.more:
             self._full_claims = 0
         else:
-            self._promotion.goes_on()
             self._full_claims += 1
             if self._full_claims >= BUSY_CLAIMS:
                 await self._waiting.end(owner)
@@ -419,7 +419,7 @@ class LeaseLayout:
         ((due, oldest, own),) = await self._rows(
             statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
         )
-        self._promotion.comes_in(due)
+        self._promotion.looked(due)
         return Rest(due, self._waiting.look_again(oldest, own))
 
     async def leave(self, owner: QueueManagerId) -> None:

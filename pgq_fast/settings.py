@@ -326,8 +326,8 @@ class DBSettings(BaseSettings):
         )
 
     @functools.cached_property
-    def statements(self) -> dict[tuple[str, tuple[str, ...]], str]:
-        """SQL text for these names by file and flags, as far as it was needed; see ``sql``."""
+    def statements(self) -> dict[tuple[str, tuple[str | int, ...]], str]:
+        """SQL text for these names by file and variant, as far as it was needed; see ``sql``."""
         return {}
 
     @property

@@ -840,14 +840,16 @@ def pack_jobs(
     cdef Writer ranks = Writer(3 * count)
     cdef Writer starts = Writer(6 * count)
     cdef Writer lengths = Writer(4 * count)
-    cdef Writer data = Writer(64 * count)
+    cdef list parts = []
     cdef list names = []
     cdef dict known = {}
     cdef _Name name = _Name()
     cdef object last = None
     cdef int64_t place = 0
-    cdef bytes payload
+    cdef bytes payload, data
     cdef Py_ssize_t length, i
+    cdef Py_ssize_t size = 0
+    cdef char* at
     for i in range(count):
         entrypoint = entrypoints[i]
         if place == 0 or entrypoint is not last:
@@ -861,26 +863,34 @@ def pack_jobs(
         _put_item(places, place)
         _put_item(ranks, _int32_of(priorities[i], i, "priority"))
         payload = _bytes_of(payloads[i], i, "payload")
-        _put_item(starts, data.size + 1)
+        _put_item(starts, size + 1)
         if payload is None:
             _put_null_item(lengths)
             continue
         length = PyBytes_GET_SIZE(payload)
         _check_size(length, i, "payload")
-        if length > _MAX_FIELD - data.size:
+        if length > _MAX_FIELD - size:
             raise ValueError(
-                f"job {i}: with its payload all have {data.size + length} bytes, PostgreSQL takes "
+                f"job {i}: with its payload all have {size + length} bytes, PostgreSQL takes "
                 f"{MAX_FIELD}"
             )
         _put_item(lengths, length)
-        data.put_bytes(PyBytes_AS_STRING(payload), length)
+        size += length
+        parts.append(payload)
+    # Copied once they are known to fit.
+    data = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(data)
+    for part in parts:
+        payload = <bytes>part
+        memcpy(at, PyBytes_AS_STRING(payload), <size_t>PyBytes_GET_SIZE(payload))
+        at += PyBytes_GET_SIZE(payload)
     return (
         names,
         _array_text(places),
         _array_text(ranks),
         _array_text(starts),
         _array_text(lengths),
-        data.finish(),
+        data,
     )
 
 

@@ -131,6 +131,17 @@ def placed_ids(rows: Sequence[Row], count: int) -> list[JobId | None]:
     return ids
 
 
+def complete(ids: list[JobId | None]) -> list[JobId | None]:
+    """*ids*, none of which may be missing.
+
+    Raises:
+        JobsDroppedError: One is.
+    """
+    if None in ids:
+        raise JobsDroppedError(len(ids), len(ids) - ids.count(None))
+    return ids
+
+
 def insertion_steps(
     inserter: Inserter, settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
 ) -> Steps:

@@ -7,19 +7,21 @@ not be in ``ready``, where a claim would take it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from datetime import timedelta
 from itertools import compress
 from operator import not_
 from typing import Final, NamedTuple
 
 from pgq_fast._impl import codec
+from pgq_fast.drivers.base import Row
 from pgq_fast.enqueue import NOW, EnqueueBatch, SingleJob, encode_headers, has_headers
 from pgq_fast.layouts.base import Statement
 from pgq_fast.layouts.inserting import (
     Copy,
     Insertion,
     Steps,
+    complete,
     due_times,
     header_texts,
     job_ids,
@@ -29,7 +31,7 @@ from pgq_fast.layouts.inserting import (
 )
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
-from pgq_fast.types import OnConflict
+from pgq_fast.types import JobId, OnConflict
 
 COPY_FROM_ROWS: Final = 2000
 """Lists at least this long go in by COPY: below, its extra round trips cost more than it saves."""
@@ -156,13 +158,13 @@ def plain_insertion(
             ),
             lambda rows: ordered_ids(codec.decode_ids(rows[0][0] or b""), count),
         )
-    flags = ("plain", "deferred") if any(delays) else ("plain",)
+    flags = ("deferred",) if any(delays) else ()
     return Insertion(
         Statement(
             statement("lease/enqueue_many", settings, *flags),
             (priorities, entrypoints, payloads, delays, [None] * count, headers),
         ),
-        lambda rows: ordered_ids([row[1] for row in rows], count),
+        lambda rows: complete(placed_ids(rows, count)),
     )
 
 
@@ -172,9 +174,7 @@ def keyed_steps(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConfli
     if batch.deferred:
         flags.append("deferred")
     if on_conflict != "raise":
-        flags.append(on_conflict)
-    if on_conflict != "update_priority":
-        flags.append("plain")
+        flags += ["conflicts", on_conflict]
     rows = yield Statement(
         statement("lease/enqueue_many", settings, *flags),
         (
@@ -186,11 +186,32 @@ def keyed_steps(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConfli
             header_texts(batch),
         ),
     )
-    if on_conflict == "update_priority":
-        missed = {batch.dedupe_key[place - 1] for place, _, is_missed in rows if is_missed}
-        for _ in range(LOOKS):
-            if not missed:
-                break
-            found = yield Statement(statement("lease/raise_priority", settings), ([*missed],))
-            missed -= {key for (key,) in found}
-    return placed_ids(rows, len(batch))
+    count = len(batch)
+    if on_conflict == "raise":
+        return complete(placed_ids(rows, count))
+    if on_conflict == "skip":
+        return placed_ids(rows, count)
+    holders: dict[str | None, JobId] = {}
+    missed: set[str] = set()
+    for place, job_id, key, is_missed in rows:
+        if place == 0:
+            holders[key] = job_id
+            if is_missed:
+                missed.add(key)
+    yield from _raise_priorities(settings, missed)
+    ids = placed_ids([row for row in rows if row[0]], count)
+    return complete(
+        [
+            holders.get(key) if job_id is None else job_id
+            for job_id, key in zip(ids, batch.dedupe_key, strict=True)
+        ]
+    )
+
+
+def _raise_priorities(settings: DBSettings, keys: set[str]) -> Generator[Statement, Sequence[Row]]:
+    """Give the jobs that have *keys* the priority of those, as far as they are queued."""
+    for _ in range(LOOKS):
+        if not keys:
+            break
+        found = yield Statement(statement("lease/raise_priority", settings), ([*keys],))
+        keys = keys.difference(key for (key,) in found)

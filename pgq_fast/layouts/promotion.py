@@ -9,7 +9,7 @@ from typing import Final
 
 from pgq_fast.drivers.base import Driver, row_fetcher
 from pgq_fast.settings import DBSettings
-from pgq_fast.sql import statement
+from pgq_fast.sql import sized_statement, statement
 from pgq_fast.types import QueueEntrypoint
 
 ROWS: Final = 5000
@@ -42,8 +42,8 @@ class Promotion:
         self._due = 0.0
         self._next_look = 0.0
 
-    async def promote_due(self, entrypoints: Sequence[QueueEntrypoint]) -> None:
-        """Move jobs of *entrypoints* if it is time."""
+    async def promote_due(self, entrypoints: Sequence[QueueEntrypoint], size: int) -> None:
+        """Move jobs of *entrypoints* if it is time; *size* is the class of the tables."""
         began = time.monotonic()
         if began < self._due:
             return
@@ -51,7 +51,9 @@ class Promotion:
         rows = await self._rows(statement("lease/any_due", self._settings), names)
         moved = 0
         if rows[0][0]:
-            rows = await self._rows(statement("lease/promote", self._settings), names, ROWS)
+            rows = await self._rows(
+                sized_statement(size, "lease/promote", self._settings), names, ROWS
+            )
             moved = rows[0][0]
         now = time.monotonic()
         self._next_look = now + max(PAUSE, SHARE * (now - began))

@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -18,12 +18,45 @@ from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
+from pgq_fast.settings import Layout
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 
 DEADLINE = 30.0
 """Seconds that anything may take which a test waits for."""
 
 QUIET: dict[str, Any] = {"log_aggregation_interval": timedelta(0)}
+
+
+# What the tests do to single jobs, by layout.
+_PICK: Final = {
+    Layout.compat: [
+        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid() WHERE id = $1"
+    ],
+    Layout.lease: [
+        "WITH job AS (DELETE FROM pgqueuer_ready WHERE id = $1 RETURNING *)"
+        " INSERT INTO pgqueuer_lease (worker, entrypoint, done, ids, priorities, attempts,"
+        " created, execute_after, dedupe_keys, payloads, headers)"
+        " SELECT gen_random_uuid(), entrypoint, B'0', ARRAY[id], ARRAY[priority], ARRAY[attempts],"
+        " ARRAY[created], ARRAY[execute_after], ARRAY[dedupe_key], ARRAY[payload], ARRAY[headers]"
+        " FROM job"
+    ],
+}
+_END: Final = {
+    Layout.compat: ["DELETE FROM pgqueuer WHERE id = $1"],
+    Layout.lease: [
+        "DELETE FROM pgqueuer_lease WHERE ids = ARRAY[$1::bigint]",
+        "DELETE FROM pgqueuer_dedupe WHERE job_id = $1",
+    ],
+}
+_HOLD: Final = {
+    Layout.compat: ["UPDATE pgqueuer SET status = 'failed' WHERE id = $1"],
+    Layout.lease: [
+        "WITH job AS (DELETE FROM pgqueuer_ready WHERE id = $1 RETURNING *)"
+        " INSERT INTO pgqueuer_held SELECT id, priority, attempts, created, execute_after,"
+        " entrypoint, dedupe_key, payload, headers FROM job",
+        "DELETE FROM pgqueuer_dedupe WHERE job_id = $1",
+    ],
+}
 
 
 async def eventually(check: Callable[[], object | Awaitable[object]]) -> Any:
@@ -39,11 +72,26 @@ async def eventually(check: Callable[[], object | Awaitable[object]]) -> Any:
 
 
 class Tables:
-    """The queue's tables, from outside."""
+    """The queue's tables, from outside.
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any], prefix: str = "") -> None:
+    What it reads goes by pgqueuer's names, which are views in the lease layout.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        prefix: str = "",
+        layout: Layout = Layout.compat,
+    ) -> None:
         self._connection = connection
         self._prefix = prefix
+        self._layout = layout
+        self.new_jobs = f"{prefix}pgqueuer"
+        """The table that jobs which may run are inserted into."""
+        self._log_order = "id"
+        if layout is Layout.lease:
+            self.new_jobs = f"{prefix}pgqueuer_ready"
+            self._log_order = "created, status"
 
     async def rows(self, query: str, *args: object) -> list[Any]:
         """What *query* returns; a list of values where it is one column."""
@@ -71,9 +119,26 @@ class Tables:
     async def statuses(self, job_id: int) -> list[str]:
         """What the log says about a job, in order."""
         return await self.rows(
-            f"SELECT status::text FROM {self._prefix}pgqueuer_log WHERE job_id = $1 ORDER BY id",
+            f"SELECT status::text FROM {self._prefix}pgqueuer_log WHERE job_id = $1"
+            f" ORDER BY {self._log_order}",
             job_id,
         )
+
+    async def pick(self, job_id: int) -> None:
+        """Do to a queued job what a claim does."""
+        await self._apply(_PICK, job_id)
+
+    async def end(self, job_id: int) -> None:
+        """Do to a picked job what its end does; it is not logged."""
+        await self._apply(_END, job_id)
+
+    async def hold(self, job_id: int) -> None:
+        """Do to a queued job what a failure does that holds it; it is not logged."""
+        await self._apply(_HOLD, job_id)
+
+    async def _apply(self, statements: dict[Layout, list[str]], job_id: int) -> None:
+        for query in statements[self._layout]:
+            await self.rows(query.replace("pgqueuer", f"{self._prefix}pgqueuer"), job_id)
 
     async def ended(self, status: str = "successful") -> list[int]:
         """Ids in the log with *status*, as often as they are there."""

@@ -1,8 +1,8 @@
--- Enqueue jobs given as columns; for each that is in the queue now, its place among the arguments and
--- its id.
+-- Enqueue jobs given as columns. A row for each with its place among the arguments and its id, NULL
+-- where its key is taken.
 --
--- Each `fan` is one row that the planner takes for a thousand: without it, a plan that was made while
--- the tables were empty or the arguments unknown would read whole tables or join row by row.
+-- Rows are matched by IN only, which takes a hash table whatever the planner believes of arguments
+-- that it does not know; joined, they might be compared each with each.
 WITH
 -- Materialized: nextval() must run once a row though the rows are read more than once.
 input AS MATERIALIZED (
@@ -10,7 +10,6 @@ input AS MATERIALIZED (
     FROM unnest($1::int[], $2::text[], $3::bytea[], $4::interval[], $5::text[], $6::text[]::jsonb[])
         WITH ORDINALITY
         AS job (priority, entrypoint, payload, delay, dedupe_key, headers, place)
-    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
 ),
 -- [keyed
 keyed AS (
@@ -27,15 +26,15 @@ keyed AS (
     -- [update_priority
     ON CONFLICT (key) DO UPDATE SET priority = greatest(taken.priority, excluded.priority)
     -- update_priority]
-    RETURNING key, job_id, entrypoint, priority
+    RETURNING key, job_id, priority
 ),
 -- keyed]
 job AS (
     SELECT *
     FROM input
-    -- [keyed
+    -- [conflicts
     WHERE dedupe_key IS NULL OR id IN (SELECT job_id FROM keyed)
-    -- keyed]
+    -- conflicts]
 ),
 stored_now AS (
     INSERT INTO {ready_table}
@@ -57,47 +56,6 @@ stored_later AS (
     RETURNING id
 ),
 -- deferred]
--- [update_priority
--- The priorities that this statement found, which say where in the index those jobs are.
-before AS MATERIALIZED (
-    SELECT input.dedupe_key AS key, taken.job_id, taken.priority
-    FROM input
-    CROSS JOIN LATERAL (
-        SELECT taken.job_id, taken.priority
-        FROM {dedupe_table} AS taken
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE taken.key >= input.dedupe_key AND taken.key <= input.dedupe_key
-        ORDER BY taken.key
-        LIMIT 1
-    ) AS taken
-),
--- Not to wait for a lock of a row whose job is being claimed: what has been said to dedupe above is
--- enough for that, and the claim may wait for the same keys.
-raising AS MATERIALIZED (
-    SELECT here.place, keyed.priority
-    FROM keyed
-    JOIN before ON before.job_id = keyed.job_id AND before.priority < keyed.priority
-    CROSS JOIN LATERAL (
-        SELECT job.ctid AS place
-        FROM {ready_table} AS job
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE (job.entrypoint, ~job.priority, job.id)
-                >= (keyed.entrypoint, ~before.priority, keyed.job_id)
-            AND (job.entrypoint, ~job.priority, job.id)
-                <= (keyed.entrypoint, ~before.priority, keyed.job_id)
-        ORDER BY job.entrypoint, ~job.priority, job.id
-        LIMIT 1
-        FOR UPDATE OF job SKIP LOCKED
-    ) AS here
-),
-raised AS (
-    UPDATE {ready_table} AS job
-    SET priority = raising.priority
-    FROM raising
-    WHERE job.ctid = raising.place
-    RETURNING job.id
-),
--- update_priority]
 stored AS (
     SELECT id FROM stored_now
     -- [deferred
@@ -106,21 +64,61 @@ stored AS (
     -- deferred]
 )
 -- [update_priority
--- And whether the job has another priority than its key and must be looked for.
-SELECT
-    input.place,
-    coalesce(keyed.job_id, stored.id) AS id,
-    stored.id IS NULL
-        AND raised.id IS NULL
-        AND before.priority IS DISTINCT FROM keyed.priority AS missed
-FROM input
-LEFT JOIN stored USING (id)
-LEFT JOIN keyed ON keyed.key = input.dedupe_key
-LEFT JOIN before ON before.job_id = keyed.job_id
-LEFT JOIN raised ON raised.id = keyed.job_id
+-- What this statement sees of the keys. The priority says where in the index of {ready_table} the job
+-- is. `fan`, one row that the planner takes for a thousand, keeps this a scan of the index, whatever
+-- the statistics say.
+, before AS MATERIALIZED (
+    SELECT taken.job_id, taken.entrypoint, taken.priority, input.priority AS wanted
+    FROM input
+    CROSS JOIN LATERAL (
+        SELECT taken.job_id, taken.entrypoint, taken.priority
+        FROM {dedupe_table} AS taken
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE taken.key >= input.dedupe_key AND taken.key <= input.dedupe_key
+        ORDER BY taken.key
+        LIMIT 1
+    ) AS taken
+),
+-- Does not wait for rows that are locked: those are being claimed, and what dedupe says is enough then.
+raising AS MATERIALIZED (
+    SELECT here.place, before.wanted
+    FROM before
+    CROSS JOIN LATERAL (
+        SELECT job.ctid AS place
+        FROM {ready_table} AS job
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE (job.entrypoint, ~job.priority, job.id)
+                >= (before.entrypoint, ~before.priority, before.job_id)
+            AND (job.entrypoint, ~job.priority, job.id)
+                <= (before.entrypoint, ~before.priority, before.job_id)
+        ORDER BY job.entrypoint, ~job.priority, job.id
+        LIMIT 1
+        FOR UPDATE OF job SKIP LOCKED
+    ) AS here
+    WHERE before.wanted > before.priority
+        -- Not before all keys are locked: a job would be kept from workers while this waits for one.
+        AND (SELECT count(*) FROM keyed) > 0
+),
+raised AS (
+    UPDATE {ready_table} AS job
+    SET priority = raising.wanted
+    FROM raising
+    WHERE job.ctid = raising.place
+    RETURNING job.id
+)
 -- update_priority]
--- [plain
-SELECT input.place, stored.id
+SELECT place, CASE WHEN id IN (SELECT id FROM stored) THEN id END AS id
+    -- [update_priority
+    , NULL::text AS key, false AS missed
+    -- update_priority]
 FROM input
-JOIN stored USING (id)
--- plain]
+-- [update_priority
+-- And a row with place 0 for each key that was taken: the job that has it, and whether that must be
+-- looked for, as its priority is another one now and it was not where this statement looked.
+UNION ALL
+SELECT 0, job_id, key,
+    job_id NOT IN (SELECT id FROM raised)
+        AND (job_id, priority) NOT IN (SELECT job_id, priority FROM before)
+FROM keyed
+WHERE job_id NOT IN (SELECT id FROM stored)
+-- update_priority]

@@ -1,0 +1,1 @@
+DELETE FROM {waiting_table} WHERE id = $1::uuid

@@ -120,10 +120,10 @@ class LeaseLayout:
             rescued = await self._rescue(stale_after)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
+        self._promotion.goes_on()
         if len(claim.jobs) < batch_size and not claim.more:
             self._full_claims = 0
         else:
-            self._promotion.goes_on()
             self._full_claims += 1
             if self._full_claims >= BUSY_CLAIMS:
                 await self._waiting.end(owner)
@@ -277,7 +277,7 @@ class LeaseLayout:
                     "returns bytea unchanged"
                 ) from error
             last = jobs[-1]
-            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids)))
+            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts))
             if last.slot is None:
                 self._places[last.entrypoint] = (~last.priority, last.id)
             claim.jobs += jobs
@@ -346,26 +346,29 @@ class LeaseLayout:
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""
-        await self._settle(
-            [(item.job.id, item.status, item.record, None) for item in outcomes], owner
-        )
+        await self._settle([(item.job, item.status, item.record, None) for item in outcomes], owner)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """Queue jobs of *owner* again, in one statement."""
         await self._settle(
-            [(item.job.id, "queued", item.record, item.delay) for item in retries], owner
+            [(item.job, "queued", item.record, item.delay) for item in retries], owner
         )
         self._promotion.comes_in(min(item.delay for item in retries))
 
     async def _settle(
         self,
-        items: Sequence[tuple[JobId, JOB_STATUS, models.TracebackRecord | None, timedelta | None]],
+        items: Sequence[
+            tuple[models.Job, JOB_STATUS, models.TracebackRecord | None, timedelta | None]
+        ],
         owner: QueueManagerId,
     ) -> None:
+        # Not what is told again of an earlier run, for want of the first answer: a job that was put
+        # back may be here anew.
         found = [
             (place, status, record, delay)
-            for job_id, status, record, delay in items
-            if (place := self._leases.place(job_id)) is not None
+            for job, status, record, delay in items
+            if (place := self._leases.place(job.id)) is not None
+            and place.lease.attempts_at(place.position) == job.attempts
         ]
         if not found:
             return
@@ -429,7 +432,7 @@ class LeaseLayout:
         ((due, oldest, own),) = await self._rows(
             statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
         )
-        self._promotion.comes_in(due)
+        self._promotion.looked(due)
         return Rest(due, self._waiting.look_again(oldest, own))
 
     async def leave(self, owner: QueueManagerId) -> None:

@@ -32,6 +32,11 @@ wanted AS MATERIALIZED (
         , seats
         -- limited]
     )
+    -- [ending
+    -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for each
+    -- other.
+    WHERE (SELECT count(*) FROM keyed) >= 0
+    -- ending]
 ),
 -- [budget
 -- $8: the most jobs that this worker may hold.

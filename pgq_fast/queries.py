@@ -362,11 +362,13 @@ class Queries:
         if settings.layout is Layout.lease:
             leases = LeaseLayout(self.driver, settings)
             limits = {name: wish.concurrency_limit for name, wish in entrypoints.items()}
+            # First, so that what comes back competes with the rest.
+            await leases.rescue(heartbeat_timeout, list(limits))
             answer = await leases.claim(
                 batch_size,
                 limits,
                 queue_manager_id,
-                heartbeat_timeout,
+                None,
                 compat.DEQUEUE_BYTES,
                 budget=global_concurrency_limit,
             )

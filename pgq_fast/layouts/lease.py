@@ -117,7 +117,7 @@ class LeaseLayout:
         await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
         if stale_after is not None and (not claim.jobs or len(claim.jobs) >= batch_size):
-            rescued = await self._rescue(stale_after)
+            rescued = await self.rescue(stale_after, self._names)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
         self._promotion.goes_on()
@@ -287,9 +287,9 @@ class LeaseLayout:
             claim.jobs.sort(key=lambda job: (-job.priority, job.id))
         return claim
 
-    async def _rescue(self, stale_after: timedelta) -> int:
-        """Put back the jobs of stale leases; how many."""
-        args = (stale_after, self._names)
+    async def rescue(self, stale_after: timedelta, entrypoints: Sequence[QueueEntrypoint]) -> int:
+        """Put back the jobs of leases without a heartbeat for *stale_after*; how many."""
+        args = (stale_after, list(entrypoints))
         rows = await self._rows(self._statement("any_stale"), *args)
         if rows[0][0]:
             rows = await self._rows(

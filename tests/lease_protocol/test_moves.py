@@ -23,7 +23,7 @@ async def through_or_blocked(member: Member, task: asyncio.Task[Any]) -> None:
     """Wait until *task* is done or waits for somebody's transaction."""
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     async with asyncio.timeout(30):
-        while not task.done() and not await member.rows(waiting):
+        while not task.done() and not await member.rows(waiting):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 

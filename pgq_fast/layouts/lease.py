@@ -192,9 +192,9 @@ class LeaseLayout:
             Int8Array([number for _, number in places]),
         ]
         if self._seats is None:
-            flags.append("unlimited")
+            flags += ("unlimited", "single" if len(self._names) == 1 else "several")
         else:
-            flags.append("limited")
+            flags += ("limited", "several")
             args.append(self._seats)
         if budget is None:
             flags.append("fixed")

@@ -117,13 +117,13 @@ class LeaseLayout:
         await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
         if stale_after is not None and (not claim.jobs or len(claim.jobs) >= batch_size):
-            rescued = await self._rescue(stale_after)
+            rescued = await self.rescue(stale_after, self._names)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
+        self._promotion.goes_on()
         if len(claim.jobs) < batch_size and not claim.more:
             self._full_claims = 0
         else:
-            self._promotion.goes_on()
             self._full_claims += 1
             if self._full_claims >= BUSY_CLAIMS:
                 await self._waiting.end(owner)
@@ -192,9 +192,9 @@ class LeaseLayout:
             Int8Array([number for _, number in places]),
         ]
         if self._seats is None:
-            flags.append("unlimited")
+            flags += ("unlimited", "single" if len(self._names) == 1 else "several")
         else:
-            flags.append("limited")
+            flags += ("limited", "several")
             args.append(self._seats)
         if budget is None:
             flags.append("fixed")
@@ -277,7 +277,8 @@ class LeaseLayout:
                     "returns bytea unchanged"
                 ) from error
             last = jobs[-1]
-            if self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids))):
+            lease = Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts)
+            if self._leases.add(lease):
                 claim.known = True
             if last.slot is None:
                 self._places[last.entrypoint] = (~last.priority, last.id)
@@ -288,9 +289,9 @@ class LeaseLayout:
             claim.jobs.sort(key=lambda job: (-job.priority, job.id))
         return claim
 
-    async def _rescue(self, stale_after: timedelta) -> int:
-        """Put back the jobs of stale leases; how many."""
-        args = (stale_after, self._names)
+    async def rescue(self, stale_after: timedelta, entrypoints: Sequence[QueueEntrypoint]) -> int:
+        """Put back the jobs of leases without a heartbeat for *stale_after*; how many."""
+        args = (stale_after, list(entrypoints))
         rows = await self._rows(self._statement("any_stale"), *args)
         if rows[0][0]:
             rows = await self._rows(
@@ -346,31 +347,35 @@ class LeaseLayout:
             for lease, places in some.items():
                 self._leases.end(lease, places)
         if self._leases.returns != returns:
-            # Some may have been in a new lease by then. What was successful never runs anew.
+            # Some may have been in a new lease by then.
             await self.finish(ids, owner)
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""
-        await self._settle(
-            [(item.job.id, item.status, item.record, None) for item in outcomes], owner
-        )
+        await self._settle([(item.job, item.status, item.record, None) for item in outcomes], owner)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """Queue jobs of *owner* again, in one statement."""
         await self._settle(
-            [(item.job.id, "queued", item.record, item.delay) for item in retries], owner
+            [(item.job, "queued", item.record, item.delay) for item in retries], owner
         )
         self._promotion.comes_in(min(item.delay for item in retries))
 
     async def _settle(
         self,
-        items: Sequence[tuple[JobId, JOB_STATUS, models.TracebackRecord | None, timedelta | None]],
+        items: Sequence[
+            tuple[models.Job, JOB_STATUS, models.TracebackRecord | None, timedelta | None]
+        ],
         owner: QueueManagerId,
     ) -> None:
+        returns = self._leases.returns
+        # Not what is told again of an earlier run, for want of the first answer: a job that was put
+        # back may be here anew.
         found = [
             (place, status, record, delay)
-            for job_id, status, record, delay in items
-            if (place := self._leases.place(job_id)) is not None
+            for job, status, record, delay in items
+            if (place := self._leases.place(job.id)) is not None
+            and place.lease.attempts_at(place.position) == job.attempts
         ]
         if not found:
             return
@@ -391,6 +396,8 @@ class LeaseLayout:
         )
         for place, _, _, _ in found:
             self._leases.end(place.lease, [place.position])
+        if self._leases.returns != returns:
+            await self._settle(items, owner)
 
     # -- Life ---------------------------------------------------------------------------------
 
@@ -434,7 +441,7 @@ class LeaseLayout:
         ((due, oldest, own),) = await self._rows(
             statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
         )
-        self._promotion.comes_in(due)
+        self._promotion.looked(due)
         return Rest(due, self._waiting.look_again(oldest, own))
 
     async def leave(self, owner: QueueManagerId) -> None:

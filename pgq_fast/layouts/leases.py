@@ -22,22 +22,30 @@ class Lease:
         id: Its row.
         entrypoint: Of all its jobs.
         ids: Its jobs, in the order of the row's arrays.
+        attempts: Of each of them, as the server sent the array.
         ended: A byte a job: 1 where the server has been told that it ended.
         left: How many have not.
         lowest: The lowest of the ids.
         highest: The highest of them.
     """
 
-    __slots__ = ("ended", "entrypoint", "highest", "id", "ids", "left", "lowest")
+    __slots__ = ("attempts", "ended", "entrypoint", "highest", "id", "ids", "left", "lowest")
 
-    def __init__(self, number: int, entrypoint: str, ids: list[JobId]) -> None:
+    def __init__(self, number: int, entrypoint: str, ids: list[JobId], attempts: bytes) -> None:
         self.id = number
         self.entrypoint = entrypoint
         self.ids = ids
+        self.attempts = attempts
         self.ended = bytearray(len(ids))
         self.left = len(ids)
         self.lowest = min(ids)
         self.highest = max(ids)
+
+    def attempts_at(self, position: int) -> int:
+        """Attempts of the job at *position* before this one."""
+        # From the end: each element is its length, which is 4, and its value.
+        end = len(self.attempts) - 8 * (len(self.ids) - position - 1)
+        return int.from_bytes(self.attempts[end - 4 : end], signed=True)
 
 
 class Place(NamedTuple):

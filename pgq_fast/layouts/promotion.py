@@ -26,7 +26,8 @@ class Promotion:
     """Knows when the next deferred job is due, and moves it then.
 
     A worker that rests knows it from its look at the queue, and is told of jobs that are deferred
-    afterwards. One that does not rest looks from time to time.
+    afterwards. One that does not rest, because its claims are full or because it is told of further
+    jobs all the time, looks from time to time.
 
     Args:
         driver: Where the queue is.
@@ -59,11 +60,16 @@ class Promotion:
         # As many as could be moved: there may be more.
         self._due = now if moved >= ROWS else float("inf")
 
-    def comes_in(self, delay: timedelta | None) -> None:
-        """The next one known is due after *delay*; None: none is known."""
-        if delay is not None:
-            self._due = min(self._due, time.monotonic() + delay.total_seconds())
+    def comes_in(self, delay: timedelta) -> None:
+        """One more is due after *delay*."""
+        self._due = min(self._due, time.monotonic() + delay.total_seconds())
+
+    def looked(self, due: timedelta | None) -> None:
+        """By a look at the queue, the next one is due after *due*; None: there is none."""
+        self._due = float("inf")
+        if due is not None:
+            self.comes_in(due)
 
     def goes_on(self) -> None:
-        """The worker does not rest."""
+        """The worker has claimed, and may claim again without a look at the queue."""
         self._due = min(self._due, self._next_look)

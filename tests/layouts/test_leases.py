@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -18,7 +19,7 @@ JOBS = [JobId(number) for number in range(1, 13)]
 
 
 def lease(number: int, *ids: int, entrypoint: str = "e") -> Lease:
-    return Lease(number, entrypoint, [JobId(job_id) for job_id in ids])
+    return Lease(number, entrypoint, [JobId(job_id) for job_id in ids], b"")
 
 
 def split(leases: Leases, *ids: int) -> tuple[list[int], dict[int, list[int]]]:
@@ -90,6 +91,14 @@ def test_many_leases_are_known_one_by_one_too() -> None:
     assert len(leases) == count + 1
 
 
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5))
+def test_attempts_are_read_from_the_array_of_the_server(attempts: list[int]) -> None:
+    raw = struct.pack("!iiiii", 1, 0, 23, len(attempts), 1)
+    raw += b"".join(struct.pack("!ii", 4, each) for each in attempts)
+    one = Lease(1, "e", [JobId(number) for number in range(len(attempts))], raw)
+    assert [one.attempts_at(place) for place in range(len(attempts))] == attempts
+
+
 class Account:
     """A lease as the simple account has it."""
 
@@ -133,7 +142,7 @@ class Comparing(RuleBasedStateMachine):
         if in_order:
             ids.sort()
         before = {job_id: place for job_id in ids if (place := self.open_place(job_id))}
-        self.objects[number] = Lease(number, "e", ids)
+        self.objects[number] = Lease(number, "e", ids, b"")
         assert self.leases.add(self.objects[number]) is bool(before)
         self.accounts[number] = Account(ids)
         for job_id in ids:

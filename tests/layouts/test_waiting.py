@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from typing import Any
 
@@ -101,7 +102,8 @@ async def test_polls_ever_more_seldom_while_an_older_transaction_is_in_progress(
         assert waiting.look == "again"
         pauses.append(waiting.look_again(95, None))
     assert pauses[0] == FIRST_POLL
-    assert all(longer == min(2 * pause, LONGEST_POLL) for pause, longer in zip(pauses, pauses[1:]))
+    for pause, longer in itertools.pairwise(pauses):
+        assert longer == min(2 * pause, LONGEST_POLL)
     assert pauses[-1] == LONGEST_POLL
     # Younger ones do not count.
     assert waiting.look_again(100, None) == RENEWED_AFTER

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
+
+from behaviour.helpers import eventually
 from pgq_fast.layouts.base import Claim, Rest
 from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
@@ -17,6 +20,9 @@ from support.layouts import queries_of
 
 PLENTY = 1 << 30
 """Bytes of payload that no test reaches."""
+
+
+WAITS_FOR_A_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 class Member:
@@ -74,3 +80,12 @@ class Member:
 
     async def rows(self, query: str, *args: object) -> Sequence[Any]:
         return await self.driver.fetch_rows(query, *args)
+
+
+async def blocked(session: asyncpg.Connection, sessions: int = 1) -> None:
+    """Wait until so many sessions wait for a lock."""
+
+    async def check() -> bool:
+        return bool(await session.fetchval(WAITS_FOR_A_LOCK) >= sessions)
+
+    await eventually(check)

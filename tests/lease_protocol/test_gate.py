@@ -12,24 +12,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from behaviour.helpers import eventually
 from lease_protocol.conftest import Join, Session
+from lease_protocol.members import blocked
 from pgq_fast.layouts.waiting import LONGEST_POLL, RENEWED_AFTER
 
 pytestmark = [pytest.mark.layouts("lease"), pytest.mark.pg_matrix]
 
 INSERT = "INSERT INTO pgqueuer_ready (entrypoint, priority) VALUES ('e', 0)"
-
-WAITS_FOR_A_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-
-
-async def blocked(session: asyncpg.Connection, sessions: int = 1) -> None:
-    """Wait until so many sessions wait for a lock."""
-
-    async def check() -> bool:
-        return bool(await session.fetchval(WAITS_FOR_A_LOCK) >= sessions)
-
-    await eventually(check)
 
 
 async def heard(

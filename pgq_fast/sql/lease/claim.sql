@@ -32,6 +32,11 @@ wanted AS MATERIALIZED (
         , seats
         -- limited]
     )
+    -- [ending
+    -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for each
+    -- other.
+    WHERE (SELECT count(*) FROM keyed) >= 0
+    -- ending]
 ),
 -- [budget
 -- $8: the most jobs that this worker may hold.
@@ -120,6 +125,17 @@ seated AS (
     ) AS job
 ),
 -- limited]
+-- [single
+-- Of one entrypoint they come in order.
+best AS (
+    SELECT place
+    FROM (
+        SELECT place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before FROM next
+    ) AS job
+    WHERE before < (SELECT $4::bigint)
+),
+-- single]
+-- [several
 candidate AS (
     SELECT place, id, priority, bytes, entrypoint, seated,
         row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
@@ -148,6 +164,7 @@ best AS (
     LIMIT (SELECT jobs FROM room)
     -- budget]
 ),
+-- several]
 -- [limited
 -- Of the seats 0 to taken + free - 1 at least `free` are free: at most `taken` are not. The unique
 -- index on seats is what holds a limit across workers: two that see the same free seat cannot both
@@ -228,7 +245,13 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
         FROM unnest(headers) WITH ORDINALITY AS header (content, place)
         ORDER BY header.place
     )) END AS headers,
-    (SELECT count(*) FROM candidate) > (SELECT count(*) FROM claimed) AS more,
+    -- [single
+    (SELECT count(*) FROM next)
+    -- single]
+    -- [several
+    (SELECT count(*) FROM candidate)
+    -- several]
+        > (SELECT sum(cardinality(ids)) FROM leased) AS more,
     tables.size
 FROM (
     SELECT pg_relation_size('{ready_table}') + pg_relation_size('{lease_table}')

@@ -28,8 +28,10 @@ wanted AS (
 -- What is not done yet.
 job AS MATERIALIZED (
     SELECT mine.id AS lease, mine.entrypoint, mine.worker, mine.picked_at, job.place, job.id,
-        coalesce(keyed.priority, job.priority) AS priority, job.attempts, job.created,
-        job.execute_after, job.dedupe_key, wish.status, wish.traceback, wish.delay
+        coalesce(keyed.priority, job.priority, 0) AS priority,
+        coalesce(job.attempts, 0) AS attempts, coalesce(job.created, mine.picked_at) AS created,
+        coalesce(job.execute_after, now()) AS execute_after, job.dedupe_key, wish.status,
+        wish.traceback, wish.delay
         -- [payloads
         , job.payload, job.headers
         -- payloads]
@@ -49,7 +51,9 @@ job AS MATERIALIZED (
     )
     JOIN wish ON wish.lease = mine.id AND wish.place = job.place
     LEFT JOIN keyed ON keyed.key = job.dedupe_key AND keyed.job_id = job.id
-    WHERE get_bit(mine.done, job.place::integer - 1) = 0
+    -- What somebody wrote into one lease must not keep the jobs of others from ending: so there is an
+    -- answer to everything that is missing in there.
+    WHERE substring(mine.done, job.place::integer, 1) = B'0' AND job.id IS NOT NULL
 ),
 after AS MATERIALIZED (
     SELECT mine.id, mine.done | marks.bits AS done

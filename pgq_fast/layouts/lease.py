@@ -248,14 +248,12 @@ class LeaseLayout:
             MalformedRowError: The driver did not return what the statement selects.
         """
         claim = Claim([])
-        for number, entrypoint, slot, *columns, headers, more, size in rows:
+        for number, entrypoint, slot, *columns, due, payloads, headers, more, size in rows:
             self._size = size_class(size)
             if number is None:
                 return claim
             try:
-                picked_at, ids, priorities, attempts, created, execute_after, payloads = map(
-                    bytes, columns
-                )
+                picked_at, ids, priorities, attempts, created = map(bytes, columns)
                 jobs, job_ids = codec.build_leased_jobs(
                     models.Job,
                     owner,
@@ -267,8 +265,8 @@ class LeaseLayout:
                     priorities,
                     attempts,
                     created,
-                    execute_after,
-                    payloads,
+                    None if due is None else bytes(due),
+                    bytes(payloads),
                     None if headers is None else bytes(headers),
                 )
             except ValueError as error:

@@ -237,8 +237,14 @@ leased AS (
 -- Text is sent as UTF-8 whatever the client's encoding.
 SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     timestamptz_send(picked_at) AS picked_at, array_send(ids) AS ids,
-    array_send(priorities) AS priorities, array_send(attempts) AS attempts,
-    array_send(created) AS created, array_send(execute_after) AS execute_after,
+    -- To send an element takes longer than to look at it, and most batches have all the same in these.
+    CASE WHEN priorities[1] = ALL(priorities) THEN array_send(priorities[1:1])
+        ELSE array_send(priorities) END AS priorities,
+    CASE WHEN attempts[1] = ALL(attempts) THEN array_send(attempts[1:1])
+        ELSE array_send(attempts) END AS attempts,
+    CASE WHEN created[1] = ALL(created) THEN array_send(created[1:1])
+        ELSE array_send(created) END AS created,
+    CASE WHEN execute_after <> created THEN array_send(execute_after) END AS execute_after,
     array_send(payloads) AS payloads,
     CASE WHEN headers IS NOT NULL THEN array_send(ARRAY(
         SELECT convert_to(header.content::text, 'UTF8')

@@ -54,6 +54,9 @@ class Claim:
     more: bool = False
     """Whether some were left although the number wanted was not reached: for their size, or
     because a claim has a largest number."""
+    known: bool = False
+    """Whether jobs among them may be running here already: others took this worker for dead, or it
+    did so itself."""
     full: bool = False
     """Whether another claim is likely to bring jobs right now; set by the worker."""
     since: float = 0.0

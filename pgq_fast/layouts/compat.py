@@ -254,6 +254,8 @@ class CompatLayout:
             if ending:
                 await self.finish(ending, owner)
             return Claim([])
+        # Its own too, if it is late with its heartbeats.
+        claim.known = stale_after is not None
         full = len(claim.jobs) + len(claim.rejected) >= batch_size or claim.more
         if self._by_due_time:
             # More are due than one claim takes: the order of all of them counts again.

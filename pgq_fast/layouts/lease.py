@@ -275,7 +275,9 @@ class LeaseLayout:
                     "returns bytea unchanged"
                 ) from error
             last = jobs[-1]
-            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts))
+            lease = Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts)
+            if self._leases.add(lease):
+                claim.known = True
             if last.slot is None:
                 self._places[last.entrypoint] = (~last.priority, last.id)
             claim.jobs += jobs
@@ -312,6 +314,7 @@ class LeaseLayout:
 
     async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
         """End jobs of *owner* that were successful: a statement for leases, one for parts."""
+        returns = self._leases.returns
         whole, some = self._leases.split(ids)
         flags = [self._log_flag]
         if self._relaxes(acknowledges=True):
@@ -341,6 +344,9 @@ class LeaseLayout:
             )
             for lease, places in some.items():
                 self._leases.end(lease, places)
+        if self._leases.returns != returns:
+            # Some may have been in a new lease by then.
+            await self.finish(ids, owner)
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""
@@ -360,6 +366,7 @@ class LeaseLayout:
         ],
         owner: QueueManagerId,
     ) -> None:
+        returns = self._leases.returns
         # Not what is told again of an earlier run, for want of the first answer: a job that was put
         # back may be here anew.
         found = [
@@ -387,6 +394,8 @@ class LeaseLayout:
         )
         for place, _, _, _ in found:
             self._leases.end(place.lease, [place.position])
+        if self._leases.returns != returns:
+            await self._settle(items, owner)
 
     # -- Life ---------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ nothing is lost by a lease that is gone on the server, or whose jobs were ended 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pgq_fast.types import JobId
 
-_ONE_ELEMENT = 28
+_ONE_ELEMENT: Final = 28
 """Bytes of an array that the server sends with one integer in it."""
+
+MOST_NEW: Final = 50
+"""Leases that a new one is compared with one by one."""
 
 
 class Lease:
@@ -25,9 +28,11 @@ class Lease:
         attempts: Of each of them or once for all, as the server sent the array.
         ended: A byte a job: 1 where the server has been told that it ended.
         left: How many have not.
+        lowest: The lowest of the ids.
+        highest: The highest of them.
     """
 
-    __slots__ = ("attempts", "ended", "entrypoint", "id", "ids", "left")
+    __slots__ = ("attempts", "ended", "entrypoint", "highest", "id", "ids", "left", "lowest")
 
     def __init__(self, number: int, entrypoint: str, ids: list[JobId], attempts: bytes) -> None:
         self.id = number
@@ -36,6 +41,8 @@ class Lease:
         self.attempts = attempts
         self.ended = bytearray(len(ids))
         self.left = len(ids)
+        self.lowest = min(ids)
+        self.highest = max(ids)
 
     def attempts_at(self, position: int) -> int:
         """Attempts of the job at *position* before this one."""
@@ -67,9 +74,13 @@ class Leases:
 
     A job is in one lease, the latest that brought it: after a rescue a worker may get its own job
     again, and whatever becomes of it belongs to the new lease.
+
+    Attributes:
+        returns: Claims that brought back jobs which this worker still had.
     """
 
     def __init__(self) -> None:
+        self.returns = 0
         self._open: dict[int, Lease] = {}
         # By the first job: where a batch ends in the order in which it was claimed, as batches of
         # short jobs do, nothing needs to be looked up a job.
@@ -82,20 +93,50 @@ class Leases:
         """Number of leases."""
         return len(self._open)
 
-    def add(self, lease: Lease) -> None:
-        """Take note of a claim."""
+    def add(self, lease: Lease) -> bool:
+        """Take note of a claim.
+
+        Returns:
+            Whether it brings back jobs that this worker still had: somebody took it for dead.
+        """
+        if len(self._new) >= MOST_NEW or any(
+            other.entrypoint == lease.entrypoint
+            and other.lowest <= lease.highest
+            and lease.lowest <= other.highest
+            for other in self._new.values()
+        ):
+            self._look_into_new()
+        known = self._places.keys()
+        comes_back = bool(known) and not known.isdisjoint(lease.ids)
+        if comes_back:
+            comes_back = any(
+                not place.lease.ended[place.position]
+                for place in map(self._places.get, lease.ids)
+                if place is not None
+            )
         self._open[lease.id] = lease
         self._by_first[lease.ids[0]] = lease
         self._new[lease.id] = lease
+        if comes_back:
+            self.returns += 1
+            self._look_into_new()
+        return comes_back
 
     def place(self, job_id: JobId) -> Place | None:
         """Where *job_id* is; None where this worker does not hold it."""
         if self._new:
-            for lease in self._new.values():
-                for index, number in enumerate(lease.ids):
-                    self._places[number] = Place(lease, index)
-            self._new.clear()
+            self._look_into_new()
         return self._places.get(job_id)
+
+    def _look_into_new(self) -> None:
+        new, self._new = self._new, {}
+        for lease in new.values():
+            for index, number in enumerate(lease.ids):
+                before = self._places.get(number)
+                self._places[number] = Place(lease, index)
+                if before is not None:
+                    # Whatever becomes of the job is the new lease's.
+                    self.end(before.lease, [before.position])
 
     def split(self, ids: Sequence[JobId]) -> Split:
         """Sort successful jobs. Those in no lease, or told of before, are left out."""

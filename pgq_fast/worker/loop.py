@@ -270,7 +270,7 @@ class Worker:
         claim.since = now
         found = len(claim.jobs) + len(claim.rejected)
         claim.full = found >= wanted or (found > 0 and claim.more)
-        if stale_after is not None and claim.jobs:
+        if claim.known:
             claim.jobs = self._without_own(claim.jobs)
         return claim
 

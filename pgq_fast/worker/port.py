@@ -70,7 +70,8 @@ class PortLayout:
             heartbeat_timeout=LONG_AGO if stale_after is None else stale_after,
         )
         self._claimed.update((job.id, job) for job in jobs)
-        return Claim(jobs)
+        # Where another worker's rescue queues jobs again, any claim may bring them back.
+        return Claim(jobs, known=True)
 
     async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
         """One ``log_jobs``."""

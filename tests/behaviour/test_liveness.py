@@ -25,8 +25,11 @@ from behaviour.helpers import (
     working,
 )
 from pgq_fast.errors import FailingListenerError, OpenTransactionError, RetryRequested
+from pgq_fast.layouts.base import Claim
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
+from pgq_fast.settings import DBSettings
+from pgq_fast.sql import statement
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 from pgq_fast.worker.loop import Worker
 
@@ -133,9 +136,17 @@ async def test_a_worker_that_lost_its_jobs_changes_nothing(
             return set(ids)
         return await heartbeat(self, ids, owner)
 
+    claim = layout_type.claim
+
+    async def cut_off(self: Any, size: int, limits: Any, owner: Any, *more: Any) -> Any:
+        if owner == dead.queue_manager_id and gates["dead"].started:
+            return Claim([])
+        return await claim(self, size, limits, owner, *more)
+
     monkeypatch.setattr(layout_type, "heartbeat", suppressed)
+    # It would get its own job back, be it by its own rescue or by the other one's.
+    monkeypatch.setattr(layout_type, "claim", cut_off)
     timeout = timedelta(seconds=0.4)
-    # The dead one does not look at the queue again: it would rescue its own job.
     async with working(dead, heartbeat_timeout=timedelta(hours=1)):
         await eventually(lambda: gates["dead"].started)
         async with working(heir, heartbeat_timeout=timeout):
@@ -225,6 +236,41 @@ async def test_a_worker_does_not_run_its_own_late_jobs_twice(
         gate.open.set()
     assert sorted(gate.started) == ids
     assert await tables.ended() == ids
+
+
+# In the other one, who rescues a job has it.
+@pytest.mark.layouts("lease")
+async def test_jobs_that_somebody_put_back_into_the_queue_do_not_run_twice(
+    another: Another, queue_dsn: str, tables: Tables, queue_settings: DBSettings
+) -> None:
+    """A worker that has no time to look for stale jobs itself gets its own ones back."""
+    manager = await another()
+    gate = Gate()
+    quick: list[int] = []
+    manager.entrypoint("slow")(gate)
+
+    @manager.entrypoint("quick")
+    async def handler(job: Job) -> None:
+        quick.append(job.id)
+        if len(quick) == 150:
+            with psycopg.connect(queue_dsn, autocommit=True) as rescuer:
+                # Of whoever has not been heard of in the coming hour.
+                rescued = psycopg.RawCursor(rescuer).execute(
+                    statement("lease/rescue", queue_settings, "unselective"),
+                    [timedelta(hours=-1), ["slow"]],
+                )
+                assert rescued.fetchall() == [(3,)]
+
+    ids = await manager.queries.enqueue(["slow"] * 3, [None] * 3, [9] * 3)
+    await manager.queries.enqueue(["quick"] * 1000, [None] * 1000, [0] * 1000)
+    async with working(manager, batch_size=100, heartbeat_timeout=timedelta(hours=1)):
+        await eventually(lambda: len(quick) == 1000)
+        gate.open.set()
+        await eventually(lambda: len(gate.ended) == 3)
+    assert sorted(gate.started) == ids
+    assert len(await tables.ended()) == 1003
+    for job_id in ids:
+        assert await tables.statuses(job_id) == ["queued", "picked", "picked", "successful"]
 
 
 @pytest.mark.pg_matrix

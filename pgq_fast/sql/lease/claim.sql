@@ -4,7 +4,7 @@
 -- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
 --
 -- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
--- there than could be taken, and the size of the tables.
+-- there than could be taken, the size of the tables, and whether this claim had no turn.
 --
 -- Where entrypoints have concurrency limits, $7 has them in their order, 0 for none.
 --
@@ -16,6 +16,15 @@ WITH
 -- The leases $7, all of whose jobs were successful, end in the same commit.
 -- include lease/parts/ended leases=$7 owner=$3 default=$8 exceptions=$9
 -- ending]
+-- [turns
+-- Large claims take turns, a few at a time: a claim passes over all that others are about to take, so
+-- that many at once would do little else. Whoever gets no turn claims nothing, and tries again.
+turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('{ready_table}'), 1)
+        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 2)
+        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 3) AS mine
+),
+-- turns]
 wanted AS MATERIALIZED (
     SELECT entrypoint, rank::integer AS rank, id
         -- [limited
@@ -32,11 +41,15 @@ wanted AS MATERIALIZED (
         , seats
         -- limited]
     )
-    -- [ending
-    -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for each
-    -- other.
-    WHERE (SELECT count(*) FROM keyed) >= 0
-    -- ending]
+    WHERE true
+        -- [ending
+        -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for
+        -- each other.
+        AND (SELECT count(*) FROM keyed) >= 0
+        -- ending]
+        -- [turns
+        AND (SELECT mine FROM turn)
+        -- turns]
 ),
 -- [budget
 -- $8: the most jobs that this worker may hold.
@@ -258,7 +271,14 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     (SELECT count(*) FROM candidate)
     -- several]
         > (SELECT sum(cardinality(ids)) FROM leased) AS more,
-    tables.size
+    tables.size,
+    -- [turns
+    NOT (SELECT mine FROM turn)
+    -- turns]
+    -- [at_once
+    false
+    -- at_once]
+    AS no_turn
 FROM (
     SELECT pg_relation_size('{ready_table}') + pg_relation_size('{lease_table}')
         + pg_relation_size('{deferred_table}') + pg_relation_size('{dedupe_table}') AS size

@@ -42,6 +42,10 @@ REGISTERED_FOR: Final = timedelta(seconds=30)
 RENEWED_AFTER: Final = timedelta(seconds=5)
 """A server that crashed has forgotten who watches; that is noticed within this time."""
 
+# Between questions while ends are under way that nobody tells of; the pause doubles.
+_FIRST_LOOK: Final = timedelta(milliseconds=10)
+_LAST_LOOK: Final = timedelta(milliseconds=250)
+
 
 class WatcherClosedError(PgqException, RuntimeError):
     """A job was to be waited for after the watcher's block had ended."""
@@ -171,23 +175,31 @@ class CompletionWatcher:
         """Be told of ends, where nobody is unless he asks for it."""
         if not isinstance(self.queries, EndsPort) or poll_interval_of(self.driver) is not None:
             return
-        if await self.queries.watch_ends(self.id, REGISTERED_FOR):
+        since = await self.queries.watch_ends(self.id, REGISTERED_FOR)
+        if since is not None:
             self._registered = self.queries
-            self.task_manager.add(asyncio.create_task(self._renew(self.queries)))
+            self.task_manager.add(asyncio.create_task(self._stay_registered(self.queries, since)))
 
-    async def _renew(self, queries: EndsPort) -> None:
-        """Stay registered; ask about the jobs if the registration had been lost."""
-        while not await wait_for_event(self.shutdown, RENEWED_AFTER.total_seconds()):
+    async def _stay_registered(self, queries: EndsPort, since: int | None) -> None:
+        """Renew the registration; ask about the jobs as long as not every end is told."""
+        pause = _FIRST_LOOK
+        while not await wait_for_event(self.shutdown, pause.total_seconds()):
+            before = since
             try:
-                news = await queries.watch_ends(self.id, REGISTERED_FOR)
+                since = await queries.watch_ends(self.id, REGISTERED_FOR, since)
             except Exception:
                 logger.exception(
                     "Could not renew the registration for ends of jobs; trying again in %s",
                     RENEWED_AFTER,
                 )
+                pause = RENEWED_AFTER
+                continue
+            if since is not None:
+                pause = min(2 * pause, _LAST_LOOK) if before == since else _FIRST_LOOK
             else:
-                if news:
-                    self._request_refresh()
+                pause = RENEWED_AFTER
+            if before is not None or since is not None:
+                self._request_refresh()
 
     async def _unregister(self) -> None:
         queries, self._registered = self._registered, None

@@ -215,11 +215,19 @@ class Queries:
     # -- Schema -------------------------------------------------------------------------------
 
     async def install(self, create_schema: bool = True) -> None:
-        """Create the tables and what belongs to them, and with *create_schema* their schema too."""
+        """Create the tables and what belongs to them, and with *create_schema* their schema too.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was created.
+        """
         await run_async(self.driver, manage.install(self.qbe.settings, create_schema))
 
     async def uninstall(self) -> None:
-        """Drop everything that ``install`` creates, with all jobs."""
+        """Drop everything that ``install`` creates, with all jobs.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was dropped.
+        """
         await run_async(self.driver, manage.uninstall(self.qbe.settings))
 
     async def schema_is_installed(self) -> bool:
@@ -264,6 +272,7 @@ class Queries:
 
         Raises:
             SchemaDriftError: A column has a type that no release gave it.
+            LayoutMismatchError: The tables of the other layout are there; nothing was changed.
         """
         return await run_async(self.driver, manage.apply_upgrade(self.qbe.settings))
 
@@ -466,6 +475,7 @@ class Queries:
         Raises:
             InvalidJobError: An argument cannot be a job's; nothing was sent.
             DuplicateJobError: A dedupe key is taken, under ``raise``.
+            LayoutMismatchError: The queue has another layout than the settings ask for.
         """
         keys: list[str | None] = [None]
         try:
@@ -500,6 +510,7 @@ class Queries:
         """1 if a job of *entrypoints* is queued and due; else 0."""
         return await self._number("queued_work", list(entrypoints), flag="eligible")
 
+    @_explains_layout
     async def clear_queue(self, entrypoint: str | list[str] | None = None) -> None:
         """Delete the jobs of *entrypoint*, logged as deleted; without one, all, unlogged."""
         if entrypoint:
@@ -507,6 +518,7 @@ class Queries:
         else:
             await self._queue("truncate_queue")
 
+    @_explains_layout
     async def mark_job_as_cancelled(self, ids: list[types.JobId]) -> None:
         """Take *ids* out of the queue, logged as canceled, and tell the workers that run them."""
         await self._jobs().cancel(ids)
@@ -541,6 +553,7 @@ class Queries:
         """
         await self._jobs().retry(Retry(job, delay, traceback_record))
 
+    @_explains_layout
     async def requeue_jobs(self, ids: list[types.JobId]) -> None:
         """Queue held jobs again, to run now, as if never tried; other jobs stay as they are."""
         await self._jobs().requeue(ids)
@@ -670,6 +683,7 @@ class Queries:
         (row,) = await self.driver.fetch(layout_statement("cutoff", self.qbq.settings), older_than)
         return row["cutoff"]
 
+    @_explains_layout
     async def _prune(self, name: str, cutoff: object, batch_size: int, start: object) -> int:
         """Run a statement for batch after batch, each from where the one before ended."""
         query = layout_statement(name, self.qbq.settings)
@@ -702,21 +716,28 @@ class Queries:
         )
         await self.driver.notify(channel, event.model_dump_json())
 
-    async def watch_ends(self, watcher: uuid.UUID, for_: timedelta) -> bool:
-        """Have the ends of jobs notified on the channel for the time *for_*, or on from now.
+    @_explains_layout
+    async def watch_ends(
+        self, watcher: uuid.UUID, for_: timedelta, since: int | None = None
+    ) -> int | None:
+        """Have the ends of jobs notified on the channel for the time *for_* from now.
 
         The lease layout notifies of ends only while somebody wants to know; pgqueuer's tables
         always do, and there this does nothing.
 
         Args:
             watcher: Any id; the same one again prolongs the time.
-            for_: So long from now. The server may forget it in a crash: prolong it often.
+            for_: So long from now. The server forgets it in a crash: prolong it often.
+            since: What the call before returned.
 
         Returns:
-            Whether this is news: until now, ends may have gone by in silence.
+            None: every end is notified from now on. Else some that are under way may still go by in
+            silence: look at the jobs, and call again soon, with this number. The first call of a
+            watcher returns None only where there is nothing to prolong.
         """
-        return await self._jobs().watch_ends(watcher, for_)
+        return await self._jobs().watch_ends(watcher, for_, since)
 
+    @_explains_layout
     async def unwatch_ends(self, watcher: uuid.UUID) -> None:
         """Take :meth:`watch_ends` back."""
         await self._jobs().unwatch_ends(watcher)
@@ -966,5 +987,9 @@ class SyncQueries:
 
     def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
-        rows = self.driver.fetch(layout_statement("queue_size", self.qbq.settings))
+        try:
+            rows = self.driver.fetch(layout_statement("queue_size", self.qbq.settings))
+        except Exception as error:
+            self._raise_layout_mismatch(error)
+            raise
         return [models.QueueStatistics.model_validate(row) for row in rows]

@@ -410,12 +410,20 @@ class NotificationPort(Protocol):
 class EndsPort(Protocol):
     """A repository that does not tell of ends of jobs unless somebody wants to know."""
 
-    async def watch_ends(self, watcher: uuid.UUID, for_: timedelta) -> bool:
+    async def watch_ends(
+        self, watcher: uuid.UUID, for_: timedelta, since: int | None = None
+    ) -> int | None:
         """Have the ends of jobs notified for the time *for_*; to be repeated before that is over.
 
+        Args:
+            watcher: Any id.
+            for_: So long from now.
+            since: What the call before returned.
+
         Returns:
-            Whether this is news: until now, ends may have gone by in silence. False for a first
-            call says that every end is notified anyway, and that there is nothing to repeat.
+            None: every end is notified from now on. Else some that are under way may still go by in
+            silence: look at the jobs, and call again soon. If the first call returns None, every
+            end is notified anyway, and there is nothing to repeat.
         """
         ...
 

@@ -93,7 +93,10 @@ class Layout(Enum):
 
 
 class JobLog(Enum):
-    """What the log of the lease layout keeps of jobs that have ended."""
+    """What the log of the lease layout keeps of jobs that have ended.
+
+    Of what it does not keep, ``job_status`` and a ``CompletionWatcher`` cannot tell how it ended.
+    """
 
     all = "all"
     """Every job."""

@@ -53,9 +53,9 @@ class CompatJobs:
         """Delete the jobs of *entrypoints*."""
         await self._run("clear_queue", list(entrypoints))
 
-    async def watch_ends(self, watcher: UUID, for_: timedelta) -> bool:
+    async def watch_ends(self, watcher: UUID, for_: timedelta, since: int | None) -> int | None:
         """Do nothing: every end is notified."""
-        return False
+        return None
 
     async def unwatch_ends(self, watcher: UUID) -> None:
         """Do nothing."""

@@ -37,8 +37,8 @@ class JobCalls(Protocol):
         """Delete the jobs of *entrypoints*, logged as ``deleted``."""
         ...
 
-    async def watch_ends(self, watcher: UUID, for_: timedelta) -> bool:
-        """Have ends of jobs notified for a while; whether that is news. See ``Queries``."""
+    async def watch_ends(self, watcher: UUID, for_: timedelta, since: int | None) -> int | None:
+        """Have ends of jobs notified for a while. See ``Queries.watch_ends``."""
         ...
 
     async def unwatch_ends(self, watcher: UUID) -> None:

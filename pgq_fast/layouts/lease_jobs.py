@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from pgq_fast.drivers.base import Driver, Int8Array, rows_of
+from pgq_fast.drivers.base import Driver, Int8Array, Row, rows_of
 from pgq_fast.layouts.base import Outcome, Retry
 from pgq_fast.layouts.lease_log import log_modes
 from pgq_fast.models import TracebackRecord
@@ -48,6 +48,9 @@ class LeaseJobs:
 
     def _statement(self, name: str, *flags: str) -> str:
         return statement(f"lease/{name}", self._settings, *flags)
+
+    async def _rows(self, name: str, *args: object) -> Sequence[Row]:
+        return await rows_of(self._driver, self._statement(name), *args)
 
     async def end(self, outcomes: Sequence[Outcome]) -> None:
         """End jobs of any owners."""
@@ -107,26 +110,32 @@ class LeaseJobs:
 
     async def clear(self, entrypoints: Sequence[str]) -> None:
         """Delete the jobs of *entrypoints* that are there now; producers may go on."""
-        ((last_id,),) = await rows_of(self._driver, self._statement("last_id"))
+        ((last_id,),) = await self._rows("last_id")
         empty_passes = 0
         while empty_passes < EMPTY_PASSES:
-            ((cleared,),) = await rows_of(
-                self._driver,
-                self._statement("clear_queue"),
-                list(entrypoints),
-                last_id,
-                *log_modes(self._settings),
+            ((cleared,),) = await self._rows(
+                "clear_queue", list(entrypoints), last_id, *log_modes(self._settings)
             )
             empty_passes = 0 if cleared else empty_passes + 1
 
-    async def watch_ends(self, watcher: UUID, for_: timedelta) -> bool:
-        """Have ends of jobs notified for a while; whether that is news."""
-        ((news,),) = await rows_of(self._driver, self._statement("watch_ends"), watcher, for_)
-        return bool(news)
+    async def watch_ends(self, watcher: UUID, for_: timedelta, since: int | None) -> int | None:
+        """Have ends of jobs notified for a while.
+
+        What ends a job looks for watchers after it has got its transaction id. If it saw none, that
+        id is lower than one that is taken after the registration; see ``layouts/waiting.py``.
+        """
+        ((news,),) = await self._rows("wait", watcher, False, True, for_)
+        if news:
+            ((own,),) = await self._rows("own_transaction")
+            return int(own)
+        if since is None:
+            return None
+        ((oldest,),) = await self._rows("oldest_transaction")
+        return None if oldest >= since else since
 
     async def unwatch_ends(self, watcher: UUID) -> None:
         """Take that back."""
-        await self._driver.execute(self._statement("unwatch_ends"), watcher)
+        await self._driver.execute(self._statement("wait_no_more"), watcher)
 
     def log_parts(self) -> Sequence[str]:
         """Two: single entries and batches."""

@@ -131,6 +131,17 @@ async def test_jobs_that_end_together_are_one_row(queries: Queries, tables: Tabl
         assert (entry.job_id, entry.priority) == (ids[1], 1)
 
 
+async def test_to_vouch_for_a_job_is_to_vouch_for_its_lease(
+    queries: Queries, tables: Tables
+) -> None:
+    await queries.enqueue(["a"] * 4, [None] * 4, [0] * 4)
+    jobs = [*await claim(queries, 2), *await claim(queries, 2)]
+    await tables.rows("UPDATE pgqueuer_lease SET heartbeat = now() - interval '1 hour'")
+    await queries.update_heartbeat([jobs[0].id, JobId(10**12)])
+    stale = await queries.stale_jobs(timedelta(minutes=1))
+    assert [job.id for job in stale] == [jobs[2].id, jobs[3].id]
+
+
 # -- Jobs on the move -------------------------------------------------------------------------
 
 

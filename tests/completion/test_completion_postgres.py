@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from behaviour.helpers import eventually
 from pgq_fast.completion import CompletionWatcher
 from pgq_fast.queries import Queries
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.settings import Layout
-from pgq_fast.types import QueueEntrypoint, QueueManagerId
+from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
+from support.drivers import MakeDriver
 
 pytestmark = pytest.mark.layouts
 
@@ -88,7 +90,11 @@ async def test_a_lost_registration_is_made_anew_and_costs_no_end(
         await anydriver.execute("DELETE FROM pgqueuer_waiting")
         await queries.log_jobs([(jobs[0], "successful", None)])
         assert await waiter == "successful"
-        assert await watchers(anydriver) == [watcher.id]
+
+        async def registered() -> bool:
+            return await watchers(anydriver) == [watcher.id]
+
+        await eventually(registered)
 
 
 @pytest.mark.layouts("lease")
@@ -101,19 +107,53 @@ async def test_nothing_is_told_of_ends_while_nobody_watches(anydriver: Any) -> N
     await queries.log_jobs([(jobs[0], "successful", None)])
     await queries.clear_queue("ep")
     await queries.notify_job_cancellation(ids)
-    async with asyncio.timeout(20):
-        while not any("cancellation_event" in text for text in heard):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await eventually(lambda: any("cancellation_event" in text for text in heard))
     assert len(heard) == 1
-    watcher = uuid.uuid4()
-    assert await queries.watch_ends(watcher, timedelta(seconds=30))
-    assert not await queries.watch_ends(watcher, timedelta(seconds=30))
+
+
+@pytest.mark.layouts("lease")
+async def test_a_registration_says_from_when_on_every_end_is_told(anydriver: Any) -> None:
+    queries, watcher, while_ = Queries(anydriver), uuid.uuid4(), timedelta(seconds=30)
+    since = await queries.watch_ends(watcher, while_)
+    assert since is not None
+    assert await queries.watch_ends(watcher, while_, since) is None
+    assert await queries.watch_ends(watcher, while_) is None
     await queries.unwatch_ends(watcher)
-    assert await queries.watch_ends(watcher, timedelta(seconds=30))
+    assert await queries.watch_ends(watcher, while_) is not None
+
+
+@pytest.mark.layouts("lease")
+async def test_an_end_that_was_under_way_when_the_watcher_came_is_found(
+    anydriver: Any, make_driver: MakeDriver, queue_dsn: str
+) -> None:
+    queries = Queries(anydriver)
+    (job_id,) = await queries.enqueue("ep", b"")
+    jobs = await queries.dequeue(1, PARAMETERS, WORKER, None, timedelta(days=1))
+    other = await make_driver("asyncpg", queue_dsn)
+    await other.execute("BEGIN")
+    # Nobody watches yet, so nobody will be told.
+    await Queries(other).log_jobs([(jobs[0], "successful", None)])
+    asked = asyncio.Event()
+    ask = queries.job_status
+
+    async def noted(ids: list[JobId]) -> list[tuple[JobId, JOB_STATUS]]:
+        answer = await ask(ids)
+        asked.set()
+        return answer
+
+    queries.job_status = noted  # type: ignore[method-assign]
+    async with (
+        asyncio.timeout(20),
+        CompletionWatcher(anydriver, queries=queries, refresh_interval=None) as watcher,
+    ):
+        waiter = watcher.wait_for(job_id)
+        await asked.wait()
+        await other.execute("COMMIT")
+        assert await waiter == "successful"
 
 
 @pytest.mark.layouts("compat")
 async def test_where_every_end_is_told_nobody_registers(anydriver: Any) -> None:
     queries = Queries(anydriver)
-    assert not await queries.watch_ends(uuid.uuid4(), timedelta(seconds=30))
+    assert await queries.watch_ends(uuid.uuid4(), timedelta(seconds=30)) is None
     await queries.unwatch_ends(uuid.uuid4())

@@ -91,9 +91,23 @@ WRITE: dict[str, Call] = {
     "requeue": lambda queries: queries.requeue_jobs([1]),
     "heartbeat": lambda queries: queries.update_heartbeat([1]),
     "clear log": lambda queries: queries.clear_queue_log(),
+    "clear log of one": lambda queries: queries.clear_queue_log("e"),
+    "prune": lambda queries: queries.prune_log(timedelta(0)),
     "aggregate": lambda queries: queries.aggregate_logs(),
     "statistics": lambda queries: queries.log_statistics(None),
     "throughput": lambda queries: queries.throughput_summary(),
+}
+
+# What reads has the views in lease; in compat there is nothing of the other layout.
+READ: dict[str, Call] = {
+    "size": lambda queries: queries.queue_size(),
+    "work": lambda queries: queries.queued_work(["e"]),
+    "due": lambda queries: queries.next_deferred_eta(["e"]),
+    "status": lambda queries: queries.job_status([1]),
+    "history": lambda queries: queries.job_log_history(1),
+    "job": lambda queries: queries.queue_job_by_id(1),
+    "watch": lambda queries: queries.watch_ends(uuid.uuid4(), timedelta(seconds=1)),
+    "unwatch": lambda queries: queries.unwatch_ends(uuid.uuid4()),
 }
 
 MANAGE: dict[str, Call] = {
@@ -156,7 +170,7 @@ async def test_every_method_that_fails_says_why(
     settings = OTHER[installed]
     queries = queries_of(await make_driver(kind, dsn), settings)
     before = state(dsn)
-    calls = {**ENQUEUE, **CLAIM, **(WRITE if installed is Layout.lease else {})}
+    calls = {**ENQUEUE, **CLAIM, **WRITE, **(READ if installed is Layout.compat else {})}
     for name, call in calls.items():
         with pytest.raises(LayoutMismatchError) as caught:
             await call(queries)
@@ -179,6 +193,9 @@ def test_every_way_into_the_queue_says_why_over_a_blocking_driver(
                 call(queries)
             assert_says(caught.value, installed, settings.layout)
             assert isinstance(caught.value.__cause__, psycopg.Error)
+        if installed is Layout.compat:
+            with pytest.raises(LayoutMismatchError):
+                queries.queue_size()
         for change in (queries.install, queries.uninstall, queries.upgrade):
             with pytest.raises(LayoutMismatchError):
                 change()

@@ -1,1 +1,0 @@
-DELETE FROM {waiting_table} WHERE id = $1::uuid

@@ -23,6 +23,7 @@ from pgq_fast.layouts.lease_log import log_modes
 from pgq_fast.layouts.leases import Lease, Leases
 from pgq_fast.layouts.promotion import Promotion
 from pgq_fast.layouts.waiting import Waiting
+from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings, JobLog, SynchronousCommit
 from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
@@ -51,6 +52,9 @@ at the same time."""
 
 TURN_PAUSES: Final = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Seconds at most between attempts to get a turn; after the last one it claims in any case."""
+
+RESCUES: Final = 4
+"""Looks for stale leases within a heartbeat timeout of a worker that always has a little to do."""
 
 BUSY_CLAIMS: Final = 2
 """Full claims in a row after which a worker does not wait to be told any more."""
@@ -93,6 +97,9 @@ class LeaseLayout:
         # Of the last claim: seconds that its statement took, and the class of the tables' size.
         self._took = 0.0
         self._size = 0
+        # What the last claim left to do before the worker rests; None: nothing.
+        self._stale_after: timedelta | None = None
+        self._next_rescue = 0.0
 
     # -- Claim --------------------------------------------------------------------------------
 
@@ -110,7 +117,7 @@ class LeaseLayout:
 
         Where there are limits, in one before: what lost a seat must not lose what it was to end.
         Leases without a heartbeat for *stale_after* are looked for where the worker finds nothing
-        better to do, or so much that it does not matter.
+        better to do, or so much that it does not matter; otherwise before it rests.
 
         *budget* is the most jobs that the worker may hold; the rest is as in the protocol.
 
@@ -127,12 +134,15 @@ class LeaseLayout:
             self._seats = Int8Array(limits.values()) if limited else None
         await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
-        if stale_after is not None and (not claim.jobs or len(claim.jobs) >= batch_size):
+        full = len(claim.jobs) >= batch_size or claim.more
+        self._stale_after = stale_after if claim.jobs and not full else None
+        if stale_after is not None and (not claim.jobs or full):
             rescued = await self.rescue(stale_after, self._names)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
+                full = len(claim.jobs) >= batch_size or claim.more
         self._promotion.goes_on()
-        if len(claim.jobs) < batch_size and not claim.more:
+        if not full:
             self._full_claims = 0
         else:
             self._full_claims += 1
@@ -325,6 +335,12 @@ class LeaseLayout:
                 *args,
                 *self._log_modes,
             )
+            if rows[0][1] is not None:
+                logger.error(
+                    "Jobs that were picked cannot be read and end as exceptions, see what changed "
+                    "the rows of their leases: %s",
+                    rows[0][1],
+                )
         return int(rows[0][0])
 
     # -- Ends ---------------------------------------------------------------------------------
@@ -443,7 +459,8 @@ class LeaseLayout:
             for job_id, place in places.items()
             if place is not None
             and place.lease.id in alive
-            and alive[place.lease.id][place.position] == "0"
+            # Not by the index: somebody may have cut it short.
+            and alive[place.lease.id].startswith("0", place.position)
         }
 
     async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
@@ -464,6 +481,11 @@ class LeaseLayout:
         See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
         """
         await self._waiting.begin(owner, seats)
+        now = time.monotonic()
+        if self._stale_after is not None and now >= self._next_rescue:
+            self._next_rescue = now + self._stale_after.total_seconds() / RESCUES
+            await self.rescue(self._stale_after, entrypoints)
+            self._stale_after = None
         ((due, oldest, own),) = await self._rows(
             statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
         )

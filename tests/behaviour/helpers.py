@@ -53,9 +53,9 @@ _PICK: Final = {
     Layout.lease: [
         "WITH job AS (DELETE FROM pgqueuer_ready WHERE id = ANY($1::bigint[])"
         " RETURNING *, CASE WHEN $4 THEN id - $5 END AS slot)"
-        " INSERT INTO pgqueuer_lease (worker, heartbeat, picked_at, entrypoint, slot, done, ids,"
+        " INSERT INTO pgqueuer_lease (worker, heartbeat, entrypoint, slot, done, ids,"
         " priorities, attempts, created, execute_after, dedupe_keys, payloads, headers)"
-        " SELECT md5($2)::uuid, now() - $3::interval, now() - $3::interval, entrypoint, slot,"
+        " SELECT md5($2)::uuid, now() - $3::interval, entrypoint, slot,"
         f" repeat('0', count(*)::int)::varbit, {_AS_ARRAYS} FROM job GROUP BY entrypoint, slot"
     ],
 }
@@ -124,10 +124,10 @@ class Tables:
         self._layout = layout
         self.new_jobs = f"{prefix}pgqueuer"
         """The table that jobs which may run are inserted into."""
-        self._log_order = "id"
+        self._log_order = "entry.id"
         if layout is Layout.lease:
             self.new_jobs = f"{prefix}pgqueuer_ready"
-            self._log_order = "created, status"
+            self._log_order = "entry.created, entry.status"
 
     async def rows(self, query: str, *args: object) -> list[Any]:
         """What *query* returns; a list of values where it is one column."""
@@ -155,7 +155,7 @@ class Tables:
     async def statuses(self, job_id: int) -> list[str]:
         """What the log says about a job, in order."""
         return await self.rows(
-            f"SELECT status::text FROM {self._prefix}pgqueuer_log WHERE job_id = $1"
+            f"SELECT status::text FROM {self._prefix}pgqueuer_log AS entry WHERE job_id = $1"
             f" ORDER BY {self._log_order}",
             job_id,
         )

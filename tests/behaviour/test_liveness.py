@@ -97,6 +97,42 @@ async def test_a_busy_worker_finds_stale_jobs_too(another: Another, tables: Tabl
     assert stale in seen
 
 
+async def test_a_worker_that_always_has_a_little_to_do_finds_stale_jobs(
+    another: Another, tables: Tables
+) -> None:
+    """Each claim brings a job and leaves room for others: it never comes back empty or full."""
+    manager = await another()
+    seen: list[int] = []
+    enough = asyncio.Event()
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        seen.append(job.id)
+        if job.id in stale or len(seen) > 5_000:
+            enough.set()
+        elif not enough.is_set():
+            await manager.queries.enqueue("e", None)
+
+    stale = await manager.queries.enqueue(["e"] * 2, [None] * 2, [0] * 2)
+    await manager.queries.enqueue("e", None)
+    # Not stale yet when the worker starts.
+    await tables.pick(*stale)
+    async with working(manager, heartbeat_timeout=timedelta(seconds=0.5)):
+        await asyncio.wait_for(enough.wait(), 20)
+    assert set(stale) & set(seen)
+
+
+async def test_a_drain_runs_stale_jobs_beside_others(another: Another, tables: Tables) -> None:
+    manager = await another()
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    ids = await manager.queries.enqueue(["e"] * 5, [None] * 5, [0] * 5)
+    await tables.pick(*ids[:2], silent=timedelta(hours=1))
+    await drain(manager)
+    assert sorted(handler.ids) == ids
+    assert await tables.ended() == ids
+
+
 @pytest.mark.parametrize("end", ["success", "failure", "hold", "retry", "cancel"])
 async def test_a_worker_that_lost_its_jobs_changes_nothing(
     another: Another,

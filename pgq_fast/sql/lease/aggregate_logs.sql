@@ -28,6 +28,7 @@ dropped AS (
     WHERE NOT aggregated AND ids IS NULL AND turn.mine
     RETURNING entrypoint, status, created, picked_at, queued_at, priority, priorities, jobs
 ),
+-- Where somebody has edited a lease, elements of the arrays may be missing.
 batch AS (
     SELECT * FROM kept UNION ALL SELECT * FROM dropped
 ),
@@ -35,13 +36,13 @@ event AS (
     SELECT entrypoint, priority, status, date_trunc('sec', created) AS created, 1 AS jobs
     FROM entry
     UNION ALL
-    SELECT batch.entrypoint, coalesce(batch.priority, job.priority), 'queued',
-        date_trunc('sec', job.queued_at), 1
+    SELECT batch.entrypoint, coalesce(batch.priority, job.priority, 0), 'queued',
+        date_trunc('sec', coalesce(job.queued_at, batch.created)), 1
     FROM batch
     CROSS JOIN LATERAL unnest(batch.queued_at, batch.priorities) AS job (queued_at, priority)
     WHERE batch.queued_at IS NOT NULL
     UNION ALL
-    SELECT batch.entrypoint, job.priority, event.status, date_trunc('sec', event.created),
+    SELECT batch.entrypoint, coalesce(job.priority, 0), event.status, date_trunc('sec', event.created),
         CASE WHEN batch.priority IS NULL THEN 1 ELSE batch.jobs END
     FROM batch
     CROSS JOIN LATERAL (

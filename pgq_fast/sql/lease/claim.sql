@@ -225,16 +225,13 @@ leased AS (
         worker, entrypoint, slot, done, ids, priorities, attempts, created, execute_after,
         dedupe_keys, payloads, headers
     )
-    -- DELETE returns its rows in no order.
-    SELECT $3::uuid, entrypoint, slot, repeat('0', count(*)::integer)::varbit,
-        array_agg(id ORDER BY ~priority, id),
-        array_agg(priority ORDER BY ~priority, id),
-        array_agg(attempts ORDER BY ~priority, id),
-        array_agg(created ORDER BY ~priority, id),
-        array_agg(execute_after ORDER BY ~priority, id),
-        CASE WHEN count(dedupe_key) > 0 THEN array_agg(dedupe_key ORDER BY ~priority, id) END,
-        array_agg(payload ORDER BY ~priority, id),
-        CASE WHEN count(headers) > 0 THEN array_agg(headers ORDER BY ~priority, id) END
+    -- DELETE returns its rows in no order. Sorted once before, as PostgreSQL before 16 would sort for
+    -- each of the aggregates.
+    SELECT $3::uuid, entrypoint, slot, repeat('0', count(*)::integer)::varbit, array_agg(id),
+        array_agg(priority), array_agg(attempts), array_agg(created), array_agg(execute_after),
+        CASE WHEN count(dedupe_key) > 0 THEN array_agg(dedupe_key) END,
+        array_agg(payload),
+        CASE WHEN count(headers) > 0 THEN array_agg(headers) END
     FROM (
         -- [limited
         SELECT claimed.*, seating.slot FROM claimed JOIN seating USING (id)
@@ -242,6 +239,7 @@ leased AS (
         -- [unlimited
         SELECT claimed.*, NULL::bigint AS slot FROM claimed
         -- unlimited]
+        ORDER BY entrypoint, slot, ~priority, id
     ) AS job
     GROUP BY entrypoint, slot
     RETURNING id, entrypoint, slot, picked_at, ids, priorities, attempts, created, execute_after,

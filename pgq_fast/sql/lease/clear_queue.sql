@@ -12,11 +12,12 @@ locked AS MATERIALIZED (
 ),
 leased AS MATERIALIZED (
     SELECT lease.id AS lease, lease.done, job.place::integer - 1 AS place, lease.worker,
-        lease.picked_at, lease.entrypoint, job.id, job.priority, job.created, job.dedupe_key
+        lease.picked_at, lease.entrypoint, job.id, coalesce(job.priority, 0) AS priority,
+        job.created, job.dedupe_key
     FROM locked AS lease
     CROSS JOIN LATERAL unnest(lease.ids, lease.priorities, lease.created, lease.dedupe_keys)
         WITH ORDINALITY AS job (id, priority, created, dedupe_key, place)
-    WHERE get_bit(lease.done, job.place::integer - 1) = 0 AND job.id <= $2::bigint
+    WHERE substring(lease.done, job.place::integer, 1) = B'0' AND job.id <= $2::bigint
 ),
 -- include lease/parts/mark_leases
 -- See parts/take.sql for the order.

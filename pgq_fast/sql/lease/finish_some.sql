@@ -35,7 +35,7 @@ job AS MATERIALIZED (
     FROM mine
     CROSS JOIN LATERAL unnest(mine.ids, mine.priorities, mine.created, mine.dedupe_keys)
         WITH ORDINALITY AS job (id, priority, created, key, place)
-    WHERE get_bit(mine.bits, job.place::integer - 1) = 1
+    WHERE substring(mine.bits, job.place::integer, 1) = B'1'
 ),
 fresh AS (
     SELECT mine.entrypoint, mine.worker, mine.picked_at, batch.ids, batch.priorities, batch.created

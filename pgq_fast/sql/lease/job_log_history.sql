@@ -34,7 +34,7 @@ in_lease AS MATERIALIZED (
     FROM {lease_table} AS lease
     CROSS JOIN LATERAL unnest(lease.ids) WITH ORDINALITY AS job (id, place)
     JOIN wanted ON wanted.id = job.id
-    WHERE get_bit(lease.done, job.place::integer - 1) = 0 AND EXISTS (SELECT FROM wanted)
+    WHERE substring(lease.done, job.place::integer, 1) = B'0' AND EXISTS (SELECT FROM wanted)
 ),
 -- include lease/parts/in_ready
 live AS (

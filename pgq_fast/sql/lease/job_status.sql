@@ -40,7 +40,7 @@ in_lease AS MATERIALIZED (
     FROM {lease_table} AS lease
     CROSS JOIN LATERAL unnest(lease.ids) WITH ORDINALITY AS job (id, place)
     JOIN going ON going.id = job.id
-    WHERE get_bit(lease.done, job.place::integer - 1) = 0 AND EXISTS (SELECT FROM going)
+    WHERE substring(lease.done, job.place::integer, 1) = B'0' AND EXISTS (SELECT FROM going)
 ),
 in_held AS MATERIALIZED (
     SELECT id FROM {held_table} WHERE id = ANY(ARRAY(SELECT id FROM going))

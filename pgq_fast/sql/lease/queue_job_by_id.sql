@@ -4,7 +4,7 @@ in_lease AS MATERIALIZED (
     SELECT lease.id AS lease, job.place
     FROM {lease_table} AS lease
     CROSS JOIN LATERAL unnest(lease.ids) WITH ORDINALITY AS job (id, place)
-    WHERE job.id = $1::bigint AND get_bit(lease.done, job.place::integer - 1) = 0
+    WHERE job.id = $1::bigint AND substring(lease.done, job.place::integer, 1) = B'0'
 ),
 wanted AS MATERIALIZED (
     SELECT $1::bigint AS id WHERE NOT EXISTS (SELECT FROM in_lease)

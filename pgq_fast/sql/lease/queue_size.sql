@@ -5,10 +5,10 @@ FROM (
     UNION ALL
     SELECT priority, entrypoint, 'queued' FROM {deferred_table}
     UNION ALL
-    SELECT job.priority, lease.entrypoint, 'picked'
+    SELECT coalesce(job.priority, 0), lease.entrypoint, 'picked'
     FROM {lease_table} AS lease
     CROSS JOIN LATERAL unnest(lease.priorities) WITH ORDINALITY AS job (priority, place)
-    WHERE get_bit(lease.done, job.place::integer - 1) = 0
+    WHERE substring(lease.done, job.place::integer, 1) = B'0'
     UNION ALL
     SELECT priority, entrypoint, 'failed' FROM {held_table}
 ) AS job

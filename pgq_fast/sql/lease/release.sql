@@ -2,7 +2,8 @@
 WITH
 mine AS MATERIALIZED (
     SELECT id, entrypoint, worker, picked_at, done, ids, priorities, attempts, created,
-        execute_after, dedupe_keys, payloads, headers
+        execute_after, dedupe_keys, payloads, headers,
+        -- include lease/parts/fits
     FROM {lease_table}
     WHERE worker = $1::uuid
     FOR UPDATE
@@ -23,7 +24,10 @@ job AS MATERIALIZED (
         id, priority, attempts, created, execute_after, dedupe_key, payload, headers, place
     )
     LEFT JOIN keyed ON keyed.key = job.dedupe_key AND keyed.job_id = job.id
-    WHERE get_bit(mine.done, job.place::integer - 1) = 0
+    -- What cannot be read is left to a rescue.
+    WHERE mine.fits AND substring(mine.done, job.place::integer, 1) = B'0'
+        AND job.id IS NOT NULL AND job.priority IS NOT NULL AND job.attempts IS NOT NULL
+        AND job.created IS NOT NULL AND job.execute_after IS NOT NULL
         AND NOT job.id = ANY((SELECT $2::text::bigint[])::bigint[])
 ),
 after AS MATERIALIZED (
@@ -49,6 +53,7 @@ again AS (
     )
     SELECT id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     FROM job
+    ON CONFLICT DO NOTHING
 ),
 logged AS (
     INSERT INTO {log_batches_table} (

@@ -24,7 +24,7 @@ meant AS MATERIALIZED (
     SELECT mine.id,
         bit_or(set_bit(mine.done # mine.done, wish.place::integer - 1, 1)) & ~mine.done AS bits
     FROM wish
-    JOIN mine ON mine.id = wish.lease
+    JOIN mine ON mine.id = wish.lease AND wish.place <= length(mine.done)
     GROUP BY mine.id, mine.done
 ),
 part AS MATERIALIZED (
@@ -44,13 +44,17 @@ part AS MATERIALIZED (
         -- payloads]
         , place
     )
-    WHERE get_bit(meant.bits, job.place::integer - 1) = 1
+    -- What somebody wrote into one lease must not keep the jobs of others from ending: so there is an
+    -- answer to everything that is missing in there, here and below.
+    WHERE substring(meant.bits, job.place::integer, 1) = B'1' AND job.id IS NOT NULL
 ),
 -- include lease/parts/keyed jobs=part
 job AS MATERIALIZED (
     SELECT part.lease, part.entrypoint, part.worker, part.picked_at, part.place, part.id,
-        coalesce(keyed.priority, part.priority) AS priority, part.attempts, part.created,
-        part.execute_after, part.key AS dedupe_key, wish.status, wish.traceback, wish.delay
+        coalesce(keyed.priority, part.priority, 0) AS priority,
+        coalesce(part.attempts, 0) AS attempts, coalesce(part.created, part.picked_at) AS created,
+        coalesce(part.execute_after, now()) AS execute_after, part.key AS dedupe_key, wish.status,
+        wish.traceback, wish.delay
         -- [payloads
         , part.payload, part.headers
         -- payloads]

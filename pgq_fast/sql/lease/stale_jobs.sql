@@ -7,6 +7,6 @@ FROM {lease_table} AS lease
 CROSS JOIN LATERAL unnest(lease.ids, lease.priorities, lease.created, lease.execute_after)
     WITH ORDINALITY AS job (id, priority, created, execute_after, place)
 WHERE lease.heartbeat < now() - $1::interval
-    AND get_bit(lease.done, job.place::integer - 1) = 0
+    AND substring(lease.done, job.place::integer, 1) = B'0'
 ORDER BY lease.heartbeat, job.id
 LIMIT $2::bigint

@@ -15,7 +15,7 @@ fresh AS (
     FROM ended
     CROSS JOIN LATERAL unnest(ended.ids, ended.priorities, ended.created) WITH ORDINALITY
         AS job (id, priority, created, place)
-    WHERE bit_count(done) > 0 AND get_bit(done, job.place::integer - 1) = 0
+    WHERE bit_count(done) > 0 AND substring(done, job.place::integer, 1) = B'0'
     GROUP BY ended.id, entrypoint, worker, picked_at
 ),
 -- include lease/parts/logged default=<default> exceptions=<exceptions>
@@ -25,7 +25,7 @@ key_of AS MATERIALIZED (
     FROM ended
     CROSS JOIN LATERAL unnest(ended.ids, ended.dedupe_keys) WITH ORDINALITY
         AS job (id, key, place)
-    WHERE ended.dedupe_keys IS NOT NULL AND get_bit(ended.done, job.place::integer - 1) = 0
+    WHERE ended.dedupe_keys IS NOT NULL AND substring(ended.done, job.place::integer, 1) = B'0'
 ),
 -- include lease/parts/keyed jobs=key_of
 freed AS (

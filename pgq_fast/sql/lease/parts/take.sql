@@ -6,7 +6,7 @@ in_lease AS MATERIALIZED (
     FROM {lease_table} AS lease
     CROSS JOIN LATERAL unnest(lease.ids) WITH ORDINALITY AS job (id, place)
     JOIN outcome ON outcome.id = job.id
-    WHERE get_bit(lease.done, job.place::integer - 1) = 0
+    WHERE substring(lease.done, job.place::integer, 1) = B'0'
     -- [fenced
         AND lease.worker = ANY(ARRAY(SELECT owner FROM outcome)) AND lease.worker = outcome.owner
     -- fenced]
@@ -20,8 +20,9 @@ locked AS MATERIALIZED (
 ),
 leased AS MATERIALIZED (
     SELECT lease.id AS lease, lease.done, job.place::integer - 1 AS place, lease.worker,
-        lease.picked_at, lease.entrypoint, job.id, job.priority, job.attempts, job.created,
-        job.execute_after, job.dedupe_key,
+        lease.picked_at, lease.entrypoint, job.id, coalesce(job.priority, 0) AS priority,
+        coalesce(job.attempts, 0) AS attempts, coalesce(job.created, lease.picked_at) AS created,
+        coalesce(job.execute_after, now()) AS execute_after, job.dedupe_key,
         -- [keeping
         job.payload, job.headers
         -- keeping]
@@ -43,12 +44,12 @@ leased AS MATERIALIZED (
         place
     )
     JOIN outcome ON outcome.id = job.id
-    WHERE get_bit(lease.done, job.place::integer - 1) = 0
+    WHERE substring(lease.done, job.place::integer, 1) = B'0'
     -- [fenced
         AND lease.worker = outcome.owner
     -- fenced]
     -- [attempts
-        AND job.attempts = outcome.attempts
+        AND coalesce(job.attempts, 0) = outcome.attempts
     -- attempts]
 ),
 -- include lease/parts/mark_leases

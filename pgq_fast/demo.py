@@ -1,8 +1,8 @@
 """A hundred thousand jobs through a queue, and how long one waits: ``python -m pgq_fast.demo``.
 
-Runs on an embedded PostgreSQL (extra ``demo``), or with ``--dsn`` on a server of yours, where it
-keeps to a schema of its own that it removes at the end. Everything here is the public API, used
-as any program would use it.
+On each of the two table layouts. Runs on an embedded PostgreSQL (extra ``demo``), or with
+``--dsn`` on a server of yours, where it keeps to schemas of its own that it removes at the end.
+Everything here is the public API, used as any program would use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,7 +30,7 @@ from pgq_fast.drivers.base import Driver
 from pgq_fast.embedded import EmbeddedPostgresError, embedded_postgres, sigterm_as_exit
 from pgq_fast.errors import PgqException
 from pgq_fast.models import Job
-from pgq_fast.settings import DBSettings
+from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.types import Channel, QueueExecutionMode
 
 if TYPE_CHECKING:
@@ -70,6 +70,13 @@ class Options:
     dsn: str | None
     driver: str
     batch_size: int | None
+    layout: Layout | None
+    """None: one after the other."""
+
+    @property
+    def layouts(self) -> Sequence[Layout]:
+        """Those to run on."""
+        return list(Layout) if self.layout is None else [self.layout]
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,13 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--batch-size",
         type=_positive,
         help="jobs claimed at a time; default: as many as suit the handlers",
+    )
+    parser.add_argument(
+        "--layout",
+        type=Layout,
+        choices=list(Layout),
+        metavar="{compat,lease}",
+        help="default: both",
     )
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -167,7 +181,7 @@ async def enqueue_all(
     """Enqueue the jobs in lists; seconds."""
     async with connect(options.driver, dsn) as driver:
         queries = queries_on(driver, settings)
-        bar = progress.add_task("enqueue", total=options.jobs)
+        bar = progress.add_task(f"{settings.layout.value}: enqueue", total=options.jobs)
         began = time.perf_counter()
         for first in range(0, options.jobs, ENQUEUE_CHUNK):
             numbers = range(first, min(first + ENQUEUE_CHUNK, options.jobs))
@@ -192,7 +206,7 @@ async def drain(options: Options, dsn: str, settings: DBSettings, progress: Prog
             runs[int(job.payload)] += 1
             total += 1
 
-        bar = progress.add_task("drain", total=options.jobs)
+        bar = progress.add_task(f"{settings.layout.value}: drain", total=options.jobs)
         began = time.perf_counter()
         async with showing(progress, bar, lambda: total):
             await pgq.run(mode=QueueExecutionMode.drain, batch_size=options.batch_size)
@@ -245,7 +259,7 @@ async def measure_latencies(
             assert job.payload is not None
             started.put_nowait((int(job.payload), time.perf_counter()))
 
-        bar = progress.add_task("latency", total=LATENCY_JOBS)
+        bar = progress.add_task(f"{settings.layout.value}: latency", total=LATENCY_JOBS)
         worker = asyncio.create_task(pgq.run())
         try:
             for number in range(-LATENCY_WARM_UP, LATENCY_JOBS):
@@ -306,7 +320,7 @@ async def measure(options: Options, dsn: str, settings: DBSettings) -> Measureme
         await queries_on(driver, settings).install()
 
     columns = (
-        TextColumn("{task.description:8}"),
+        TextColumn("{task.description:15}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -320,19 +334,25 @@ async def measure(options: Options, dsn: str, settings: DBSettings) -> Measureme
         )
 
 
-def report(options: Options, postgres: str, found: Measurements) -> None:
-    """Print the result as a table."""
+def report(options: Options, postgres: str, found: Mapping[Layout, Measurements]) -> None:
+    """Print the result as a table, a column a layout."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"pgq_fast: {found.jobs:,} jobs, each ran once", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_row("enqueue, in lists", f"{found.jobs / found.enqueue_time:,.0f} jobs/s")
+    table = Table(title=f"pgq_fast: {options.jobs:,} jobs, each ran once")
+    table.add_column("table layout", style="bold")
+    for layout in found:
+        table.add_column(layout.value, justify="right")
+
+    def row(title: str, figure: Callable[[Measurements], str]) -> None:
+        table.add_row(title, *map(figure, found.values()))
+
+    row("enqueue, in lists", lambda run: f"{run.jobs / run.enqueue_time:,.0f} jobs/s")
     size = "" if options.batch_size is None else f", {options.batch_size:,} at a time"
-    table.add_row(f"drain{size}", f"{found.jobs / found.drain_time:,.0f} jobs/s")
-    table.add_row("enqueue to handler, idle worker, p50", f"{found.latency(0.50) * 1e3:.2f} ms")
-    table.add_row("enqueue to handler, idle worker, p99", f"{found.latency(0.99) * 1e3:.2f} ms")
+    row(f"drain{size}", lambda run: f"{run.jobs / run.drain_time:,.0f} jobs/s")
+    waits = "enqueue to handler, idle worker"
+    row(f"{waits}, p50", lambda run: f"{run.latency(0.50) * 1e3:.2f} ms")
+    row(f"{waits}, p99", lambda run: f"{run.latency(0.99) * 1e3:.2f} ms")
     table.add_section()
     table.add_row("implementation", "compiled" if __impl__ == "c" else "pure Python")
     table.add_row("driver", options.driver)
@@ -343,15 +363,17 @@ def report(options: Options, postgres: str, found: Measurements) -> None:
 
 def run(options: Options, dsn: str) -> None:
     """Measure on the server at *dsn* and leave nothing there."""
-    name = f"pgq_fast_demo_{secrets.token_hex(4)}"
-    # The channel is the database's, not the schema's: its own name wakes no other workers.
-    settings = DBSettings(db_schema=name, channel=Channel(name))
     postgres = run_in_loop(server_version(options, dsn))
-    try:
-        found = run_in_loop(measure(options, dsn, settings))
-    finally:
-        # In a loop and a connection of its own: an interrupt may have cut off the others.
-        run_in_loop(drop_schema(options, dsn, settings))
+    found = {}
+    for layout in options.layouts:
+        name = f"pgq_fast_demo_{secrets.token_hex(4)}"
+        # The channel is the database's, not the schema's: its own name wakes no other workers.
+        settings = DBSettings(db_schema=name, channel=Channel(name), layout=layout)
+        try:
+            found[layout] = run_in_loop(measure(options, dsn, settings))
+        finally:
+            # In a loop and a connection of its own: an interrupt may have cut off the others.
+            run_in_loop(drop_schema(options, dsn, settings))
     report(options, postgres, found)
 
 

@@ -24,7 +24,7 @@ def build_leased_jobs(
     priorities: bytes,
     attempts: bytes,
     created: bytes,
-    execute_after: bytes,
+    execute_after: bytes | None,
     payloads: bytes,
     headers: bytes | None,
 ) -> tuple[list[JobT], list[int]]: ...

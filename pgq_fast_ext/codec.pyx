@@ -320,6 +320,16 @@ cdef Py_ssize_t _open_array(object raw, str what, Elements* elements) except -1:
     return count
 
 
+cdef bint _opens_many(
+    object raw, str what, Elements* elements, Py_ssize_t count
+) except -1:
+    """Open an array of *count* elements, or of one that stands for all; whether it is so many."""
+    cdef Py_ssize_t found = _open_array(raw, what, elements)
+    if found != count and found != 1:
+        raise ValueError("the arrays of a lease differ in length")
+    return found == count
+
+
 cdef int _next_element(Elements* elements, str what, Field* field) except -1:
     cdef int32_t length
     if elements.size - elements.at < 4:
@@ -381,10 +391,10 @@ def build_leased_jobs(
         slot: The seat of the only job, or None.
         picked_at: ``timestamptz`` in binary.
         ids: ``bigint[]``.
-        priorities: ``integer[]``.
+        priorities: ``integer[]``; like the next two, one element if it is the same for all.
         attempts: ``integer[]``.
         created: ``timestamptz[]``.
-        execute_after: ``timestamptz[]``.
+        execute_after: ``timestamptz[]``; None where it is as *created*.
         payloads: ``bytea[]``.
         headers: ``bytea[]`` of JSON text; None where no job has any.
 
@@ -400,6 +410,10 @@ def build_leased_jobs(
     cdef Field payload, text
     cdef Py_ssize_t count, i
     cdef bint has_headers = headers is not None
+    cdef bint is_deferred = execute_after is not None
+    cdef bint many_priorities, many_attempts, many_created
+    cdef int32_t priority = 0, attempt = 0
+    cdef int64_t moment = 0, due
     cdef _Template template = _Template(owner)
     cdef dict fields
     cdef list jobs = []
@@ -411,11 +425,16 @@ def build_leased_jobs(
     if len(picked_at) != 8:
         raise ValueError(f"picked_at has {len(picked_at)} bytes, not 8")
     count = _open_array(ids, "ids", &id_elements)
+    if count == 0:
+        raise ValueError("a lease has no jobs")
+    many_priorities = _opens_many(priorities, "priorities", &priority_elements, count)
+    many_attempts = _opens_many(attempts, "attempts", &attempt_elements, count)
+    many_created = _opens_many(created, "created", &created_elements, count)
     if (
-        _open_array(priorities, "priorities", &priority_elements) != count
-        or _open_array(attempts, "attempts", &attempt_elements) != count
-        or _open_array(created, "created", &created_elements) != count
-        or _open_array(execute_after, "execute_after", &due_elements) != count
+        (
+            is_deferred
+            and _open_array(execute_after, "execute_after", &due_elements) != count
+        )
         or _open_array(payloads, "payloads", &payload_elements) != count
         or (has_headers and _open_array(headers, "headers", &header_elements) != count)
     ):
@@ -425,14 +444,17 @@ def build_leased_jobs(
     template.put_updated(read_int64(PyBytes_AS_STRING(picked_at)))
     for i in range(count):
         job_id = PyLong_FromLongLong(read_int64(_next_fixed(&id_elements, "ids", 8)))
-        template.put_counts(
-            read_int32(_next_fixed(&priority_elements, "priorities", 4)),
-            read_int32(_next_fixed(&attempt_elements, "attempts", 4)),
-        )
-        template.put_times(
-            read_int64(_next_fixed(&created_elements, "created", 8)),
-            read_int64(_next_fixed(&due_elements, "execute_after", 8)),
-        )
+        if many_priorities or i == 0:
+            priority = read_int32(_next_fixed(&priority_elements, "priorities", 4))
+        if many_attempts or i == 0:
+            attempt = read_int32(_next_fixed(&attempt_elements, "attempts", 4))
+        if many_created or i == 0:
+            moment = read_int64(_next_fixed(&created_elements, "created", 8))
+        due = moment
+        if is_deferred:
+            due = read_int64(_next_fixed(&due_elements, "execute_after", 8))
+        template.put_counts(priority, attempt)
+        template.put_times(moment, due)
         _next_element(&payload_elements, "payloads", &payload)
         fields = PyDict_Copy(template.fields)
         PyDict_SetItem(fields, "id", job_id)
@@ -455,7 +477,8 @@ def build_leased_jobs(
     _close_array(&priority_elements, "priorities")
     _close_array(&attempt_elements, "attempts")
     _close_array(&created_elements, "created")
-    _close_array(&due_elements, "execute_after")
+    if is_deferred:
+        _close_array(&due_elements, "execute_after")
     _close_array(&payload_elements, "payloads")
     if has_headers:
         _close_array(&header_elements, "headers")

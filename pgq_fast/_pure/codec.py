@@ -239,6 +239,13 @@ def _fixed_elements(raw: bytes, what: str, count: int, item: struct.Struct) -> l
     return values
 
 
+def _same_or_own(raw: bytes, what: str, count: int, item: struct.Struct) -> list[int]:
+    """*count* values: those of the array, or its only one so many times."""
+    found = _array_length(raw, what)
+    values = _fixed_elements(raw, what, found, item)
+    return values if found == count else values * count
+
+
 def _elements(raw: bytes, what: str, count: int) -> list[bytes | None]:
     """The *count* elements of an array of any length or none."""
     values: list[bytes | None] = []
@@ -271,7 +278,7 @@ def build_leased_jobs(
     priorities: bytes,
     attempts: bytes,
     created: bytes,
-    execute_after: bytes,
+    execute_after: bytes | None,
     payloads: bytes,
     headers: bytes | None,
 ) -> tuple[list[JobT], list[int]]:
@@ -289,10 +296,10 @@ def build_leased_jobs(
         slot: The seat of the only job, or None.
         picked_at: ``timestamptz`` in binary.
         ids: ``bigint[]``.
-        priorities: ``integer[]``.
+        priorities: ``integer[]``; like the next two, one element if it is the same for all.
         attempts: ``integer[]``.
         created: ``timestamptz[]``.
-        execute_after: ``timestamptz[]``.
+        execute_after: ``timestamptz[]``; None where it is as *created*.
         payloads: ``bytea[]``.
         headers: ``bytea[]`` of JSON text; None where no job has any.
 
@@ -308,11 +315,13 @@ def build_leased_jobs(
     if len(picked_at) != 8:
         raise ValueError(f"picked_at has {len(picked_at)} bytes, not 8")
     count = _array_length(ids, "ids")
+    if count == 0:
+        raise ValueError("a lease has no jobs")
     if (
-        _array_length(priorities, "priorities") != count
-        or _array_length(attempts, "attempts") != count
-        or _array_length(created, "created") != count
-        or _array_length(execute_after, "execute_after") != count
+        _array_length(priorities, "priorities") not in (1, count)
+        or _array_length(attempts, "attempts") not in (1, count)
+        or _array_length(created, "created") not in (1, count)
+        or (execute_after is not None and _array_length(execute_after, "execute_after") != count)
         or _array_length(payloads, "payloads") != count
         or (headers is not None and _array_length(headers, "headers") != count)
     ):
@@ -320,6 +329,10 @@ def build_leased_jobs(
     name = entrypoint.decode()
     claimed = _decode_time(_INT64.unpack(picked_at)[0])
     numbers = _fixed_elements(ids, "ids", count, _INT64_ELEMENT)
+    moments = _same_or_own(created, "created", count, _INT64_ELEMENT)
+    dues = moments
+    if execute_after is not None:
+        dues = _fixed_elements(execute_after, "execute_after", count, _INT64_ELEMENT)
     texts = [None] * count if headers is None else _elements(headers, "headers", count)
     # Many were enqueued at one instant.
     created_at = due_at = 0
@@ -330,10 +343,10 @@ def build_leased_jobs(
     put = object.__setattr__
     for job_id, priority, attempt, moment, due_moment, payload, text in zip(
         numbers,
-        _fixed_elements(priorities, "priorities", count, _INT32_ELEMENT),
-        _fixed_elements(attempts, "attempts", count, _INT32_ELEMENT),
-        _fixed_elements(created, "created", count, _INT64_ELEMENT),
-        _fixed_elements(execute_after, "execute_after", count, _INT64_ELEMENT),
+        _same_or_own(priorities, "priorities", count, _INT32_ELEMENT),
+        _same_or_own(attempts, "attempts", count, _INT32_ELEMENT),
+        moments,
+        dues,
         _elements(payloads, "payloads", count),
         texts,
         strict=True,

@@ -6,6 +6,8 @@ The statements are in ``sql/lease``; here is which of them are sent, and when.
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -43,6 +45,13 @@ claimed, or an old transaction keeps the dead from being forgotten."""
 FRONT_SHARE: Final = 10
 """Claims from the front, which alone see what has come back or is more urgent, take at most about
 one part in so many of a worker's time."""
+
+TURNS_FROM: Final = 200
+"""Jobs of a claim that takes turns with those of other workers: the server lets a few of these run
+at the same time."""
+
+TURN_PAUSES: Final = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+"""Seconds at most between attempts to get a turn; after the last one it claims in any case."""
 
 RESCUES: Final = 4
 """Looks for stale leases within a heartbeat timeout of a worker that always has a little to do."""
@@ -85,6 +94,8 @@ class LeaseLayout:
         self._front_is_slow = False
         self._next_from_front = 0.0
         self._full_claims = 0
+        # Of the last claim: seconds that its statement took, and the class of the tables' size.
+        self._took = 0.0
         self._size = 0
         # What the last claim left to do before the worker rests; None: nothing.
         self._stale_after: timedelta | None = None
@@ -161,9 +172,8 @@ class LeaseLayout:
         claim = await self._claim_from(onward, batch_size, owner, max_bytes, ending, budget)
         full = len(claim.jobs) >= batch_size or claim.more
         if not onward:
-            took = time.monotonic() - began
-            self._front_is_slow = took > SLOW_CLAIM
-            self._next_from_front = began + FRONT_SHARE * took
+            self._front_is_slow = self._took > SLOW_CLAIM
+            self._next_from_front = began + FRONT_SHARE * self._took
         if full:
             self._claimed_from_front += len(claim.jobs)
         elif onward:
@@ -192,7 +202,6 @@ class LeaseLayout:
                 await self.finish(ending, owner)
                 ended = []
         places = [self._places.get(name, FRONT) if onward else FRONT for name in self._names]
-        flags: list[str] = []
         args: list[object] = [
             min(batch_size, LARGEST_CLAIM),
             self._names,
@@ -201,30 +210,49 @@ class LeaseLayout:
             Int8Array([rank for rank, _ in places]),
             Int8Array([number for _, number in places]),
         ]
-        if self._seats is None:
-            flags += ("unlimited", "single" if len(self._names) == 1 else "several")
-        else:
-            flags += ("limited", "several")
+        if self._seats is not None:
             args.append(self._seats)
-        if budget is None:
-            flags.append("fixed")
-        else:
-            flags.append("budget")
+        if budget is not None:
             args.append(budget)
+        rows: Sequence[Row] | None = ()
+        for pause in (*TURN_PAUSES, 0.0):
+            takes_turns = batch_size >= TURNS_FROM and pause > 0
+            rows = await self._send_claim(args, ended, takes_turns, budget is not None)
+            if rows is None:
+                break
+            for lease in ended:
+                self._leases.end(lease)
+            ended = []
+            no_turn = rows[0][-1]
+            if not no_turn:
+                break
+            await asyncio.sleep(random.uniform(0, pause))
+        return Claim([]) if rows is None else self._read(rows, owner)
+
+    async def _send_claim(
+        self, args: Sequence[object], ended: Sequence[Lease], takes_turns: bool, has_budget: bool
+    ) -> Sequence[Row] | None:
+        """The rows of a claim; None where another worker was quicker."""
+        flags = ["budget" if has_budget else "fixed", "turns" if takes_turns else "at_once"]
+        if self._seats is not None:
+            flags += ("limited", "several")
+        else:
+            flags += ("unlimited", "single" if len(self._names) == 1 else "several")
         if ended:
             flags += ("ending", self._log_flag)
-            args += (codec.encode_ids([lease.id for lease in ended]), *self._log_modes)
+            numbers = codec.encode_ids([lease.id for lease in ended])
+            args = (*args, numbers, *self._log_modes)
         if self._relaxes(acknowledges=bool(ended)):
             flags.append("relaxed")
+        began = time.monotonic()
         try:
-            rows = await self._rows(self._statement("claim", *flags), *args)
+            return await self._rows(self._statement("claim", *flags), *args)
         except Exception as error:
             if self._lost_seat(error):
-                return Claim([])
+                return None
             raise
-        for lease in ended:
-            self._leases.end(lease)
-        return self._read(rows, owner)
+        finally:
+            self._took = time.monotonic() - began
 
     def _statement(self, name: str, *flags: str) -> str:
         return sized_statement(self._size, f"lease/{name}", self._settings, *flags)
@@ -258,14 +286,12 @@ class LeaseLayout:
             MalformedRowError: The driver did not return what the statement selects.
         """
         claim = Claim([])
-        for number, entrypoint, slot, *columns, headers, more, size in rows:
+        for number, entrypoint, slot, *columns, due, payloads, headers, more, size, _ in rows:
             self._size = size_class(size)
             if number is None:
                 return claim
             try:
-                picked_at, ids, priorities, attempts, created, execute_after, payloads = map(
-                    bytes, columns
-                )
+                picked_at, ids, priorities, attempts, created = map(bytes, columns)
                 jobs, job_ids = codec.build_leased_jobs(
                     models.Job,
                     owner,
@@ -277,8 +303,8 @@ class LeaseLayout:
                     priorities,
                     attempts,
                     created,
-                    execute_after,
-                    payloads,
+                    None if due is None else bytes(due),
+                    bytes(payloads),
                     None if headers is None else bytes(headers),
                 )
             except ValueError as error:

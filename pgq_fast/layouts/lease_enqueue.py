@@ -156,7 +156,8 @@ def plain_insertion(
                 statement("lease/enqueue_packed", settings),
                 codec.pack_jobs(entrypoints, payloads, priorities),
             ),
-            lambda rows: ordered_ids(codec.decode_ids(rows[0][0] or b""), count),
+            # A driver of the user's may have another type for bytea.
+            lambda rows: ordered_ids(codec.decode_ids(bytes(rows[0][0] or b"")), count),
         )
     flags = ("deferred",) if any(delays) else ()
     return Insertion(

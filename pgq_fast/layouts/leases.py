@@ -11,6 +11,9 @@ from typing import Final, NamedTuple
 
 from pgq_fast.types import JobId
 
+_ONE_ELEMENT: Final = 28
+"""Bytes of an array that the server sends with one integer in it."""
+
 MOST_NEW: Final = 50
 """Leases that a new one is compared with one by one."""
 
@@ -22,7 +25,7 @@ class Lease:
         id: Its row.
         entrypoint: Of all its jobs.
         ids: Its jobs, in the order of the row's arrays.
-        attempts: Of each of them, as the server sent the array.
+        attempts: Of each of them or once for all, as the server sent the array.
         ended: A byte a job: 1 where the server has been told that it ended.
         left: How many have not.
         lowest: The lowest of the ids.
@@ -44,7 +47,9 @@ class Lease:
     def attempts_at(self, position: int) -> int:
         """Attempts of the job at *position* before this one."""
         # From the end: each element is its length, which is 4, and its value.
-        end = len(self.attempts) - 8 * (len(self.ids) - position - 1)
+        end = len(self.attempts)
+        if end > _ONE_ELEMENT:
+            end -= 8 * (len(self.ids) - position - 1)
         return int.from_bytes(self.attempts[end - 4 : end], signed=True)
 
 

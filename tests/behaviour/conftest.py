@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import psycopg
@@ -11,11 +12,12 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from behaviour.helpers import LayoutSpy, Tables
+from behaviour.helpers import Enqueue, LayoutSpy, Tables
+from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.qm import QueueManager
-from pgq_fast.queries import Queries
+from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.settings import Layout
-from support.drivers import KINDS, MakeDriver
+from support.drivers import KINDS, MakeDriver, open_driver
 
 EVENT_LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "asyncio": asyncio.new_event_loop,
@@ -48,6 +50,25 @@ async def driver(kind: str, make_driver: MakeDriver, queue_dsn: str) -> Any:
 def queries(driver: Any) -> Queries:
     """The queue."""
     return Queries(driver)
+
+
+@pytest_asyncio.fixture(params=[*KINDS, "sync-psycopg"])
+async def enqueue(request: pytest.FixtureRequest, queue_dsn: str) -> AsyncIterator[Enqueue]:
+    """``Queries.enqueue`` over each driver, and ``SyncQueries.enqueue``."""
+    async with AsyncExitStack() as stack:
+        if request.param == "sync-psycopg":
+            connection = stack.enter_context(psycopg.connect(queue_dsn, autocommit=True))
+            yield _awaitable(SyncQueries(SyncPsycopgDriver(connection)))
+        else:
+            yield Queries(await open_driver(request.param, queue_dsn, stack)).enqueue
+
+
+def _awaitable(queries: SyncQueries) -> Enqueue:
+    async def call(*args: Any, **kwargs: Any) -> list[Any]:
+        result: list[Any] = queries.enqueue(*args, **kwargs)
+        return result
+
+    return call
 
 
 @pytest.fixture

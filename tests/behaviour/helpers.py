@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 import pytest
@@ -24,6 +24,9 @@ from pgq_fast.worker.port import worker_layout
 
 DEADLINE = 30.0
 """Seconds that anything may take which a test waits for."""
+
+Enqueue: TypeAlias = Callable[..., Awaitable[list[Any]]]
+"""``Queries.enqueue``, or what behaves like it."""
 
 QUIET: dict[str, Any] = {"log_aggregation_interval": timedelta(0)}
 

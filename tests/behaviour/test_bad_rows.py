@@ -94,9 +94,9 @@ async def test_a_row_that_is_no_job_ends_as_an_exception(
         rows = await fetch_rows(query, *args)
         if "record_send" not in query or rows[0][0] is None:
             return rows
-        raw, more = rows[0]
+        raw, *rest = rows[0]
         place = raw.index(b"entry", raw.index(ids[1].to_bytes(8, "big")))
-        return [(raw[:place] + b"\xff" + raw[place + 1 :], more)]
+        return [(raw[:place] + b"\xff" + raw[place + 1 :], *rest)]
 
     monkeypatch.setattr(driver, "fetch_rows", spoil)
     await drain(manager)

@@ -203,7 +203,7 @@ async def test_held_jobs(queries: Queries, tables: Tables) -> None:
     jobs = await claim(queries, e=5)
     await queries.log_jobs([(job, "failed", None) for job in jobs])
     for job_id in ids:
-        await tables.edit(job_id, "created = created + (id || ' seconds')::interval")
+        await tables.edit(job_id, "created = created - (1000 - id) * interval '1 second'")
     assert [job.id for job in await queries.list_failed_jobs()] == ids[::-1]
     assert [job.id for job in await queries.list_failed_jobs(2, "ASC")] == ids[:2]
     with pytest.raises(ValueError, match="order"):

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
-import pytest_asyncio
 
-from behaviour.helpers import Tables
+from behaviour.helpers import Enqueue, Tables
 from pgq_fast.db import AsyncpgDriver, PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.errors import DuplicateJobError, InvalidJobError
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.settings import Layout
-from support.drivers import KINDS, open_driver
 
 pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
-Enqueue = Callable[..., Awaitable[list[Any]]]
 # On either side of where lists begin to go by COPY, in each layout.
 SIZES = [1, 3, 199, 200, 299, 300, 450]
 BARE_SIZES = [3, 200, 1999, 2000]
 HOUR = timedelta(hours=1)
-
-
-def awaitable(queries: SyncQueries) -> Enqueue:
-    async def call(*args: Any, **kwargs: Any) -> list[Any]:
-        result: list[Any] = queries.enqueue(*args, **kwargs)
-        return result
-
-    return call
-
-
-@pytest_asyncio.fixture(params=[*KINDS, "sync-psycopg"])
-async def enqueue(request: pytest.FixtureRequest, queue_dsn: str) -> AsyncIterator[Enqueue]:
-    """``Queries.enqueue`` over each driver, and ``SyncQueries.enqueue``."""
-    async with AsyncExitStack() as stack:
-        if request.param == "sync-psycopg":
-            connection = stack.enter_context(psycopg.connect(queue_dsn, autocommit=True))
-            yield awaitable(SyncQueries(SyncPsycopgDriver(connection)))
-        else:
-            yield Queries(await open_driver(request.param, queue_dsn, stack)).enqueue
 
 
 async def test_one_job(enqueue: Enqueue, tables: Tables) -> None:

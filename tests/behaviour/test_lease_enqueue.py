@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -15,39 +15,18 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from behaviour.helpers import DEADLINE, Tables, eventually
+from behaviour.helpers import DEADLINE, Enqueue, Tables, eventually
 from behaviour.test_plans import nodes, plans, subplan
-from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.errors import DuplicateJobError, InvalidJobError
 from pgq_fast.layouts import lease_enqueue
-from pgq_fast.queries import Queries, SyncQueries
+from pgq_fast.queries import Queries
 from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.sql import statement
-from support.drivers import KINDS, MakeDriver, open_driver
+from support.drivers import MakeDriver
 
 pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts("lease")]
 
-Enqueue = Callable[..., Awaitable[list[Any]]]
 HOUR = timedelta(hours=1)
-
-
-def awaitable(queries: SyncQueries) -> Enqueue:
-    async def call(*args: Any, **kwargs: Any) -> list[Any]:
-        result: list[Any] = queries.enqueue(*args, **kwargs)
-        return result
-
-    return call
-
-
-@pytest_asyncio.fixture(params=[*KINDS, "sync-psycopg"])
-async def enqueue(request: pytest.FixtureRequest, queue_dsn: str) -> AsyncIterator[Enqueue]:
-    """``Queries.enqueue`` over each driver, and ``SyncQueries.enqueue``."""
-    async with AsyncExitStack() as stack:
-        if request.param == "sync-psycopg":
-            connection = stack.enter_context(psycopg.connect(queue_dsn, autocommit=True))
-            yield awaitable(SyncQueries(SyncPsycopgDriver(connection)))
-        else:
-            yield Queries(await open_driver(request.param, queue_dsn, stack)).enqueue
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ PLENTY = 1 << 30
 """Bytes of payload that no test reaches."""
 
 
-WAITS_FOR_A_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+LOCK_WAITS = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+"""The sessions that wait for somebody's transaction."""
 
 
 class Member:
@@ -86,6 +87,6 @@ async def blocked(session: asyncpg.Connection, sessions: int = 1) -> None:
     """Wait until so many sessions wait for a lock."""
 
     async def check() -> bool:
-        return bool(await session.fetchval(WAITS_FOR_A_LOCK) >= sessions)
+        return len(await session.fetch(LOCK_WAITS)) >= sessions
 
     await eventually(check)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from behaviour.helpers import eventually
 from lease_protocol.conftest import Join, Session
-from lease_protocol.members import Member, blocked
+from lease_protocol.members import LOCK_WAITS, Member, blocked
 from pgq_fast.layouts.base import Outcome, Retry
 from pgq_fast.sql import statement
 
@@ -21,10 +22,11 @@ DAY = timedelta(days=1)
 
 async def through_or_blocked(member: Member, task: asyncio.Task[Any]) -> None:
     """Wait until *task* is done or waits for somebody's transaction."""
-    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    async with asyncio.timeout(30):
-        while not task.done() and not await member.rows(waiting):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+
+    async def check() -> bool:
+        return task.done() or bool(await member.rows(LOCK_WAITS))
+
+    await eventually(check)
 
 
 async def test_deferred_jobs_are_not_forgotten_over_a_steady_stream_of_others(

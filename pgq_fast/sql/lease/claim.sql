@@ -4,7 +4,7 @@
 -- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
 --
 -- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
--- there than could be taken, and the size of the tables.
+-- there than could be taken, the size of the tables, and whether this claim had no turn.
 --
 -- Where entrypoints have concurrency limits, $7 has them in their order, 0 for none.
 --
@@ -16,6 +16,15 @@ WITH
 -- The leases $7, all of whose jobs were successful, end in the same commit.
 -- include lease/parts/ended leases=$7 owner=$3 default=$8 exceptions=$9
 -- ending]
+-- [turns
+-- Large claims take turns, a few at a time: a claim passes over all that others are about to take, so
+-- that many at once would do little else. Whoever gets no turn claims nothing, and tries again.
+turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('{ready_table}'), 1)
+        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 2)
+        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 3) AS mine
+),
+-- turns]
 wanted AS MATERIALIZED (
     SELECT entrypoint, rank::integer AS rank, id
         -- [limited
@@ -32,11 +41,15 @@ wanted AS MATERIALIZED (
         , seats
         -- limited]
     )
-    -- [ending
-    -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for each
-    -- other.
-    WHERE (SELECT count(*) FROM keyed) >= 0
-    -- ending]
+    WHERE true
+        -- [ending
+        -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for
+        -- each other.
+        AND (SELECT count(*) FROM keyed) >= 0
+        -- ending]
+        -- [turns
+        AND (SELECT mine FROM turn)
+        -- turns]
 ),
 -- [budget
 -- $8: the most jobs that this worker may hold.
@@ -212,16 +225,13 @@ leased AS (
         worker, entrypoint, slot, done, ids, priorities, attempts, created, execute_after,
         dedupe_keys, payloads, headers
     )
-    -- DELETE returns its rows in no order.
-    SELECT $3::uuid, entrypoint, slot, repeat('0', count(*)::integer)::varbit,
-        array_agg(id ORDER BY ~priority, id),
-        array_agg(priority ORDER BY ~priority, id),
-        array_agg(attempts ORDER BY ~priority, id),
-        array_agg(created ORDER BY ~priority, id),
-        array_agg(execute_after ORDER BY ~priority, id),
-        CASE WHEN count(dedupe_key) > 0 THEN array_agg(dedupe_key ORDER BY ~priority, id) END,
-        array_agg(payload ORDER BY ~priority, id),
-        CASE WHEN count(headers) > 0 THEN array_agg(headers ORDER BY ~priority, id) END
+    -- DELETE returns its rows in no order. Sorted once before, as PostgreSQL before 16 would sort for
+    -- each of the aggregates.
+    SELECT $3::uuid, entrypoint, slot, repeat('0', count(*)::integer)::varbit, array_agg(id),
+        array_agg(priority), array_agg(attempts), array_agg(created), array_agg(execute_after),
+        CASE WHEN count(dedupe_key) > 0 THEN array_agg(dedupe_key) END,
+        array_agg(payload),
+        CASE WHEN count(headers) > 0 THEN array_agg(headers) END
     FROM (
         -- [limited
         SELECT claimed.*, seating.slot FROM claimed JOIN seating USING (id)
@@ -229,6 +239,7 @@ leased AS (
         -- [unlimited
         SELECT claimed.*, NULL::bigint AS slot FROM claimed
         -- unlimited]
+        ORDER BY entrypoint, slot, ~priority, id
     ) AS job
     GROUP BY entrypoint, slot
     RETURNING id, entrypoint, slot, picked_at, ids, priorities, attempts, created, execute_after,
@@ -237,8 +248,14 @@ leased AS (
 -- Text is sent as UTF-8 whatever the client's encoding.
 SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     timestamptz_send(picked_at) AS picked_at, array_send(ids) AS ids,
-    array_send(priorities) AS priorities, array_send(attempts) AS attempts,
-    array_send(created) AS created, array_send(execute_after) AS execute_after,
+    -- To send an element takes longer than to look at it, and most batches have all the same in these.
+    CASE WHEN priorities[1] = ALL(priorities) THEN array_send(priorities[1:1])
+        ELSE array_send(priorities) END AS priorities,
+    CASE WHEN attempts[1] = ALL(attempts) THEN array_send(attempts[1:1])
+        ELSE array_send(attempts) END AS attempts,
+    CASE WHEN created[1] = ALL(created) THEN array_send(created[1:1])
+        ELSE array_send(created) END AS created,
+    CASE WHEN execute_after <> created THEN array_send(execute_after) END AS execute_after,
     array_send(payloads) AS payloads,
     CASE WHEN headers IS NOT NULL THEN array_send(ARRAY(
         SELECT convert_to(header.content::text, 'UTF8')
@@ -252,7 +269,14 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     (SELECT count(*) FROM candidate)
     -- several]
         > (SELECT sum(cardinality(ids)) FROM leased) AS more,
-    tables.size
+    tables.size,
+    -- [turns
+    NOT (SELECT mine FROM turn)
+    -- turns]
+    -- [at_once
+    false
+    -- at_once]
+    AS no_turn
 FROM (
     SELECT pg_relation_size('{ready_table}') + pg_relation_size('{lease_table}')
         + pg_relation_size('{deferred_table}') + pg_relation_size('{dedupe_table}') AS size

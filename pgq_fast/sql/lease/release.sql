@@ -31,17 +31,10 @@ job AS MATERIALIZED (
         AND NOT job.id = ANY((SELECT $2::text::bigint[])::bigint[])
 ),
 after AS MATERIALIZED (
-    SELECT mine.id, mine.done | marks.bits AS done
-    FROM mine
-    JOIN (
-        SELECT mine.id,
-            bit_or(set_bit(
-                repeat('0', length(mine.done))::bit varying, job.place::integer - 1, 1
-            )) AS bits
-        FROM job
-        JOIN mine ON mine.id = job.lease
-        GROUP BY mine.id
-    ) AS marks USING (id)
+    SELECT mine.id, bit_or(set_bit(mine.done, job.place::integer - 1, 1)) AS done
+    FROM job
+    JOIN mine ON mine.id = job.lease
+    GROUP BY mine.id
 ),
 kept AS (
     UPDATE {lease_table} AS lease

@@ -18,24 +18,19 @@ mine AS MATERIALIZED (
     WHERE id = ANY($1::text::bigint[]) AND worker IS NOT DISTINCT FROM $3::uuid
     FOR UPDATE
 ),
-wanted AS (
-    SELECT job.key
-    FROM mine
-    CROSS JOIN LATERAL unnest(mine.dedupe_keys) WITH ORDINALITY AS job (key, place)
-    JOIN wish ON wish.lease = mine.id AND wish.place = job.place
+-- The bits of the jobs that are meant and not done yet. With them each lease is unpacked once, not once
+-- a job.
+meant AS MATERIALIZED (
+    SELECT mine.id,
+        bit_or(set_bit(mine.done # mine.done, wish.place::integer - 1, 1)) & ~mine.done AS bits
+    FROM wish
+    JOIN mine ON mine.id = wish.lease AND wish.place <= length(mine.done)
+    GROUP BY mine.id, mine.done
 ),
--- include lease/parts/keyed jobs=wanted
--- What is not done yet.
-job AS MATERIALIZED (
-    SELECT mine.id AS lease, mine.entrypoint, mine.worker, mine.picked_at, job.place, job.id,
-        coalesce(keyed.priority, job.priority, 0) AS priority,
-        coalesce(job.attempts, 0) AS attempts, coalesce(job.created, mine.picked_at) AS created,
-        coalesce(job.execute_after, now()) AS execute_after, job.dedupe_key, wish.status,
-        wish.traceback, wish.delay
-        -- [payloads
-        , job.payload, job.headers
-        -- payloads]
-    FROM mine
+part AS MATERIALIZED (
+    SELECT mine.id AS lease, mine.entrypoint, mine.worker, mine.picked_at, job.*
+    FROM meant
+    JOIN mine USING (id)
     CROSS JOIN LATERAL unnest(
         mine.ids, mine.priorities, mine.attempts, mine.created, mine.execute_after,
         mine.dedupe_keys
@@ -43,30 +38,35 @@ job AS MATERIALIZED (
         , mine.payloads, mine.headers
         -- payloads]
     ) WITH ORDINALITY AS job (
-        id, priority, attempts, created, execute_after, dedupe_key
+        id, priority, attempts, created, execute_after, key
         -- [payloads
         , payload, headers
         -- payloads]
         , place
     )
-    JOIN wish ON wish.lease = mine.id AND wish.place = job.place
-    LEFT JOIN keyed ON keyed.key = job.dedupe_key AND keyed.job_id = job.id
     -- What somebody wrote into one lease must not keep the jobs of others from ending: so there is an
-    -- answer to everything that is missing in there.
-    WHERE substring(mine.done, job.place::integer, 1) = B'0' AND job.id IS NOT NULL
+    -- answer to everything that is missing in there, here and below.
+    WHERE substring(meant.bits, job.place::integer, 1) = B'1' AND job.id IS NOT NULL
+),
+-- include lease/parts/keyed jobs=part
+job AS MATERIALIZED (
+    SELECT part.lease, part.entrypoint, part.worker, part.picked_at, part.place, part.id,
+        coalesce(keyed.priority, part.priority, 0) AS priority,
+        coalesce(part.attempts, 0) AS attempts, coalesce(part.created, part.picked_at) AS created,
+        coalesce(part.execute_after, now()) AS execute_after, part.key AS dedupe_key, wish.status,
+        wish.traceback, wish.delay
+        -- [payloads
+        , part.payload, part.headers
+        -- payloads]
+    FROM part
+    JOIN wish USING (lease, place)
+    LEFT JOIN keyed ON keyed.key = part.key AND keyed.job_id = part.id
 ),
 after AS MATERIALIZED (
-    SELECT mine.id, mine.done | marks.bits AS done
+    SELECT mine.id, mine.done | meant.bits AS done
     FROM mine
-    JOIN (
-        SELECT mine.id,
-            bit_or(set_bit(
-                repeat('0', length(mine.done))::bit varying, job.place::integer - 1, 1
-            )) AS bits
-        FROM job
-        JOIN mine ON mine.id = job.lease
-        GROUP BY mine.id
-    ) AS marks USING (id)
+    JOIN meant USING (id)
+    WHERE bit_count(meant.bits) > 0
 ),
 kept AS (
     UPDATE {lease_table} AS lease

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.impl_agnostic
 OWNER = uuid.UUID(int=5)
 ARRAYS = ("ids", "priorities", "attempts", "created", "execute_after", "payloads", "headers")
 OIDS = (20, 23, 23, 1184, 1184, 17, 17)
+SHARED = (1, 2, 3)
+"""Of these one element will do where all jobs have the same."""
 
 jobs_of_a_lease = st.lists(
     st.tuples(
@@ -58,6 +60,19 @@ def arrays(jobs: Sequence[tuple[Any, ...]]) -> list[bytes]:
     return [
         array(oid, [encoded(place, job[place]) for job in jobs]) for place, oid in enumerate(OIDS)
     ]
+
+
+def brief(jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The same, with what all jobs have in common once."""
+    columns: list[Any] = [*arrays(jobs)]
+    for place in SHARED:
+        if len({job[place] for job in jobs}) == 1:
+            columns[place] = array(OIDS[place], [encoded(place, jobs[0][place])])
+    if all(job[3] == job[4] for job in jobs):
+        columns[4] = None
+    if all(job[6] is None for job in jobs):
+        columns[6] = None
+    return columns
 
 
 def pass_on(job_id: int, text: bytes) -> Any:
@@ -113,6 +128,28 @@ def test_arrays_become_jobs_in_their_order(
             assert job["headers"] == (None if text is None else (expected[0], text))
             assert (job["entrypoint"], job["slot"], job["status"]) == (entrypoint, slot, "picked")
             assert job["queue_manager_id"] is OWNER
+
+
+@given(jobs_of_a_lease, st.sets(st.sampled_from(SHARED)), st.booleans(), st.booleans())
+def test_what_jobs_have_in_common_is_there_once(
+    jobs: list[tuple[Any, ...]], shared: set[int], due_at_once: bool, headed: bool
+) -> None:
+    jobs = [
+        tuple(
+            jobs[0][place]
+            if place in shared
+            else job[3]
+            if place == 4 and due_at_once
+            else None
+            if place == 6 and not headed
+            else value
+            for place, value in enumerate(job)
+        )
+        for job in jobs
+    ]
+    if due_at_once and 3 in shared:
+        jobs = [(*job[:4], job[3], *job[5:]) for job in jobs]
+    assert agreed_on(brief(jobs)) == agreed_on(arrays(jobs))
 
 
 def test_the_same_job_as_from_a_record(twin: Twin) -> None:
@@ -211,7 +248,7 @@ def test_any_bytes(columns: list[bytes], picked: bytes) -> None:
 def test_no_bytes(jobs: list[tuple[Any, ...]], place: int, value: Any) -> None:
     columns: list[Any] = [*arrays(jobs)]
     columns[place] = value
-    if place == 6 and value is None:
+    if place in (4, 6) and value is None:
         assert len(agreed_on(columns)[0]) == len(jobs)
     else:
         assert agreed_on(columns) is TypeError
@@ -229,7 +266,7 @@ def test_what_is_wrong_with_a_lease(twin: Twin) -> None:
     for place, name in enumerate(ARRAYS):
         columns: list[Any] = [*good]
         columns[place] = array(OIDS[place], [])
-        assert "differ in length" in refused(columns)
+        assert ("differ in length" if place else "no jobs") in refused(columns)
         columns[place] = b"\0" * 24
         assert f"{name} is no array of one dimension" in refused(columns)
         columns[place] = 17

@@ -91,10 +91,13 @@ def test_many_leases_are_known_one_by_one_too() -> None:
     assert len(leases) == count + 1
 
 
-@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5))
-def test_attempts_are_read_from_the_array_of_the_server(attempts: list[int]) -> None:
-    raw = struct.pack("!iiiii", 1, 0, 23, len(attempts), 1)
-    raw += b"".join(struct.pack("!ii", 4, each) for each in attempts)
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5), st.booleans())
+def test_attempts_are_read_from_the_array_of_the_server(attempts: list[int], same: bool) -> None:
+    if same:
+        attempts = attempts[:1] * len(attempts)
+    sent = attempts[:1] if same else attempts
+    raw = struct.pack("!iiiii", 1, 0, 23, len(sent), 1)
+    raw += b"".join(struct.pack("!ii", 4, each) for each in sent)
     one = Lease(1, "e", [JobId(number) for number in range(len(attempts))], raw)
     assert [one.attempts_at(place) for place in range(len(attempts))] == attempts
 

@@ -300,7 +300,7 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
             ],
         ),
         Scenario(
-            "lease-enqueue-32",
+            "lease-singles",
             "32 producers of single jobs, a connection each, while a worker is busy",
             {
                 "pgqueuer": [old("producers", SINGLE, producers=32, connections=True)],

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kernels.test_jobs_from_leases import arrays
 from kernels.twins import Bare, Twin, record
 from pgq_fast.models import Job, parse_headers
 
@@ -21,6 +22,9 @@ pytestmark = pytest.mark.impl_agnostic
 
 OWNER = uuid.UUID(int=5)
 IDS = list(range(10**10, 10**10 + 50))
+LEASE = arrays(
+    [(10**9 + number, 0, 0, 10**15, number, bytes([number]) * 99, b"{}") for number in range(50)]
+)
 RAW_IDS = struct.pack("!50q", *IDS)
 
 
@@ -38,6 +42,8 @@ def batch(twin: Twin) -> None:
     for job in jobs:
         assert job.headers == {}
         assert job.created
+    leased, _ = codec.build_leased_jobs(Job, OWNER, parse_headers, b"e", None, bytes(8), *LEASE)
+    assert leased[-1].headers == {}
     codec.outcome_columns([(job, "exception", "{}") for job in jobs])
     codec.decode_ids(RAW_IDS)
     codec.encode_int8_array(IDS)
@@ -52,6 +58,21 @@ def batch(twin: Twin) -> None:
     failing: list[Callable[[], Any]] = [
         lambda: codec.build_jobs(Job, raw[:-1], OWNER, parse_headers),
         lambda: codec.build_jobs(Job, bytearray(raw), OWNER, parse_headers),
+        *[
+            lambda bad=bad, place=place: codec.build_leased_jobs(
+                Job,
+                OWNER,
+                parse_headers,
+                b"e",
+                None,
+                bytes(8),
+                *LEASE[:place],
+                bad,
+                *LEASE[place + 1 :],
+            )
+            for place, column in enumerate(LEASE)
+            for bad in (column[:-1], column + b"x", bytearray(column))
+        ],
         lambda: codec.decode_ids(b"x"),
         lambda: codec.encode_int8_array([*IDS, 2**64]),
         lambda: codec.encode_int8_array([*IDS, "x"]),
@@ -119,7 +140,8 @@ def test_memory_does_not_grow(twin: Twin) -> None:
 def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:
     text, data, marker, headers = "entry" + "point" * 2, bytes(bytearray(b"xy")), 10**12, b'{"a":1}'
     raw = record(id=marker, entrypoint=text, payload=data, headers=headers, slot=marker) * 10
-    watched = (text, data, marker, headers, raw, OWNER)
+    lease = arrays([(marker, 0, 0, 10**15, 10**15, data, headers)] * 10)
+    watched = (text, data, marker, headers, raw, OWNER, *lease)
 
     def counts() -> list[int]:
         return [sys.getrefcount(value) for value in watched]
@@ -128,6 +150,12 @@ def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:
         jobs, _ = twin.codec.build_jobs(Bare, raw, OWNER, parse_headers)
         with pytest.raises(ValueError, match="breaks off"):
             twin.codec.build_jobs(Bare, raw[:-1], OWNER, parse_headers)
+        name, picked = text.encode(), bytes(8)
+        twin.codec.build_leased_jobs(Bare, OWNER, parse_headers, name, marker, picked, *lease)
+        with pytest.raises(ValueError, match="headers"):
+            twin.codec.build_leased_jobs(
+                Bare, OWNER, parse_headers, name, marker, picked, *lease[:-1], lease[-1][:-1]
+            )
         twin.codec.outcome_columns([(job, text, text) for job in jobs])
         twin.codec.encode_int8_array([marker] * 5)
         twin.codec.encode_ids([marker] * 5)

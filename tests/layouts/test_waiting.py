@@ -7,8 +7,8 @@ import uuid
 from typing import Any
 
 import pytest
-from layouts.fake import Clock, FakeDriver
 
+from layouts.fake import Clock, FakeDriver
 from pgq_fast.layouts.waiting import (
     FIRST_POLL,
     LONGEST_POLL,

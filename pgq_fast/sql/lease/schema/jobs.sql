@@ -23,7 +23,7 @@ CROSS JOIN LATERAL unnest(
     id, priority, attempts, created, execute_after, dedupe_key, payload, headers, place
 )
 -- Nonsense that somebody wrote into a lease must not hide the others: this raises no errors.
-WHERE substring(lease.done, job.place::integer, 1) = B'0' AND job.id IS NOT NULL
+WHERE substring(lease.done, job.place::integer, 1) = '0'::"bit" AND job.id IS NOT NULL
 UNION ALL
 SELECT id, priority, NULL::uuid AS queue_manager_id, created, held_at AS updated,
     held_at AS heartbeat, execute_after, 'failed'::{queue_status_type} AS status, entrypoint,

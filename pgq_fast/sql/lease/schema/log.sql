@@ -41,4 +41,4 @@ CROSS JOIN LATERAL (
         (job.created, 'queued'::{queue_status_type}),
         (lease.picked_at, 'picked'::{queue_status_type})
 ) AS event (created, status)
-WHERE substring(lease.done, job.place::integer, 1) = B'0' AND job.id IS NOT NULL
+WHERE substring(lease.done, job.place::integer, 1) = '0'::"bit" AND job.id IS NOT NULL

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 
 ENTRYPOINT: Final = "bench"
 PAYLOAD: Final = b"x" * 32
-# Jobs of one call where jobs are enqueued in lists.
+# Jobs of one call where jobs are enqueued in lists, unless a trial has another number.
 LIST: Final = 1000
 # What a handler that waits for something else waits for.
 WAIT: Final = 0.020
@@ -65,6 +65,8 @@ class Trial:
     """Tasks that enqueue one by one, on one driver."""
     connections: bool = False
     """Whether each of the producers has a driver of its own, and a worker is busy meanwhile."""
+    list_size: int = LIST
+    """Jobs of one call where jobs are enqueued in lists."""
     layout: str = "compat"
     """Of pgq_fast's tables."""
     old_transaction: bool = False
@@ -85,7 +87,7 @@ class Trial:
         if self.connections:
             parts.append("a connection each, a busy worker")
         if self.task == "lists":
-            parts.append(f"lists of {LIST:,}")
+            parts.append(f"lists of {self.list_size:,}")
         if self.driver != "asyncpg":
             parts.append(self.driver)
         if self.layout != "compat":
@@ -152,8 +154,9 @@ class Bench:
     async def fill(self) -> list[int]:
         """Enqueue the jobs in lists, through the library; their ids."""
         ids: list[int] = []
-        for start in range(0, self.trial.jobs, LIST):
-            count = min(LIST, self.trial.jobs - start)
+        size = self.trial.list_size
+        for start in range(0, self.trial.jobs, size):
+            count = min(size, self.trial.jobs - start)
             ids += await self.queries.enqueue([ENTRYPOINT] * count, [PAYLOAD] * count, [0] * count)
         return ids
 

@@ -64,6 +64,7 @@ FAST: Final = 100_000
 SINGLE: Final = 8_000
 SINGLE_TOGETHER: Final = 40_000
 HUGE: Final = 1_000_000
+LONG_LIST: Final = 5_000
 WAITS: Final = 300
 
 
@@ -288,15 +289,18 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
     (
         Scenario(
             "lease-lists",
-            f"one producer of lists of {LIST:,} jobs",
-            {"pgqueuer": [old("lists", 2 * FAST)], "lease": [lease("lists", 5 * FAST)]},
+            f"one producer of lists of {LONG_LIST:,} jobs",
+            {
+                "pgqueuer": [old("lists", 2 * FAST, list_size=LONG_LIST)],
+                "lease": [lease("lists", 5 * FAST, list_size=LONG_LIST)],
+            },
             [
                 Target("rate", "lease", "pgqueuer", at_least=5),
                 Target("cpu", "lease", "pgqueuer"),
             ],
         ),
         Scenario(
-            "lease-enqueue-32",
+            "lease-singles",
             "32 producers of single jobs, a connection each, while a worker is busy",
             {
                 "pgqueuer": [old("producers", SINGLE, producers=32, connections=True)],

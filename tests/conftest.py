@@ -57,6 +57,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.impl_agnostic)
         if folder in PG_MATRIX:
             item.add_marker(pytest.mark.pg_matrix)
+        # The kernels get the same bytes from every driver: of the many combinations, the twins in
+        # Python are tested on all drivers with one layout and on one driver with the other.
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if parameters.get("layout") == Layout.lease.value and parameters.get("kind") in KINDS[1:]:
+            item.add_marker(pytest.mark.impl_agnostic)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -141,7 +141,6 @@ class LeaseLayout:
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
                 full = len(claim.jobs) >= batch_size or claim.more
-        self._promotion.goes_on()
         if not full:
             self._full_claims = 0
         else:

@@ -46,6 +46,8 @@ class Promotion:
         """Move jobs of *entrypoints* if it is time; *size* is the class of the tables."""
         began = time.monotonic()
         if began < self._due:
+            # Should there be no look at the queue before the next claim.
+            self._due = min(self._due, self._next_look)
             return
         names = list(entrypoints)
         rows = await self._rows(statement("lease/any_due", self._settings), names)
@@ -58,7 +60,7 @@ class Promotion:
         now = time.monotonic()
         self._next_look = now + max(PAUSE, SHARE * (now - began))
         # As many as could be moved: there may be more.
-        self._due = now if moved >= ROWS else float("inf")
+        self._due = now if moved >= ROWS else self._next_look
 
     def comes_in(self, delay: timedelta) -> None:
         """One more is due after *delay*."""
@@ -69,7 +71,3 @@ class Promotion:
         self._due = float("inf")
         if due is not None:
             self.comes_in(due)
-
-    def goes_on(self) -> None:
-        """The worker has claimed, and may claim again without a look at the queue."""
-        self._due = min(self._due, self._next_look)

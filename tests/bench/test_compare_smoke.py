@@ -51,9 +51,9 @@ def databases(dsn: str) -> list[str]:
 
 def test_measures_and_reports(pg_dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    names = ["drain-bare", "enqueue-32", "latency"]
+    names = ["drain-bare", "enqueue-32", "latency", "lease-latency"]
     done = compare(
-        *(f"--only={name}" for name in names),
+        *(f"--only={name}" for name in names[:-1]),
         f"--scale={TINY}",
         "--repeat=1",
         f"--dsn={pg_dsn}",
@@ -76,11 +76,14 @@ def test_measures_and_reports(pg_dsn: str, tmp_path: Path) -> None:
             assert sum(entry["best"] for entry in side) == 1
             for entry in side:
                 assert len(entry["runs"]) == 1
-                assert all(value > 0 for value in entry["runs"][0].values())
+                assert all(value >= 0 for value in entry["runs"][0].values())
+                assert all(entry["runs"][0].get(name, 1) > 0 for name in ("rate", "cpu", "p50"))
         for target in scenario["targets"]:
             assert target["lowest"] <= target["median"] <= target["highest"]
             assert target["title"] in done.stdout
-    bare, together, latency = found["scenarios"]
+    bare, together, latency, lease = found["scenarios"]
+    assert set(lease["sides"]) == {"pgqueuer", "lease"}
+    assert lease["sides"]["lease"][0]["trial"]["layout"] == "lease"
     assert set(bare["sides"]) == {"bare SQL", "pgq_fast"}
     assert set(together["sides"]) == set(latency["sides"]) == {"pgqueuer", "pgq_fast"}
     assert together["sides"]["pgq_fast"][0]["trial"]["producers"] == 32

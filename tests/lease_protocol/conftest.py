@@ -7,11 +7,16 @@ from contextlib import AsyncExitStack
 from typing import TypeAlias
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from lease_protocol.members import Member
 from pgq_fast.settings import DBSettings
 from support.drivers import open_driver
+
+# Before they are imported, so that what they assert is explained.
+for _name in ("machine", "model", "observe"):
+    pytest.register_assert_rewrite(f"lease_protocol.{_name}")
 
 Join: TypeAlias = Callable[[], Awaitable[Member]]
 """``await join()``: a worker, producer and operator in one, on a connection of its own."""

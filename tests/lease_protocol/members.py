@@ -65,8 +65,8 @@ class Member:
         budget: int | None = None,
     ) -> Claim:
         wanted = {QueueEntrypoint(name): limit for name, limit in limits.items()}
-        if wanted != self._limits:
-            # A worker passes the same mapping until an entrypoint is added.
+        if wanted != self._limits or budget is not None:
+            # A worker passes the same mapping until an entrypoint is added, and has no budget.
             self._limits = wanted
         return await self.layout.claim(
             size, self._limits, self.owner, stale_after, max_bytes, ending, budget

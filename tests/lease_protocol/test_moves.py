@@ -12,6 +12,8 @@ from behaviour.helpers import eventually
 from lease_protocol.conftest import Join, Session
 from lease_protocol.members import LOCK_WAITS, Member, blocked
 from pgq_fast.layouts.base import Outcome, Retry
+from pgq_fast.layouts.lease import LeaseLayout
+from pgq_fast.settings import DBSettings, JobLog, Layout
 from pgq_fast.sql import statement
 
 pytestmark = [pytest.mark.layouts("lease"), pytest.mark.pg_matrix]
@@ -159,3 +161,15 @@ async def test_ends_and_keys_that_come_again_do_not_wait_for_each_other(
     again = await raised
     assert not {job.id for job in jobs} & set(again)
     assert len(await worker.claim()) == 3
+
+
+async def test_the_log_has_no_entries_of_jobs_that_are_only_counted(join: Join) -> None:
+    member = await join()
+    member.layout = LeaseLayout(
+        member.driver, DBSettings(layout=Layout.lease, job_log=JobLog.failures)
+    )
+    ids = await member.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    await member.claim()
+    await member.finish(ids)
+    assert await member.queries.unaggregated_log_count() == 9
+    assert await member.queries.queue_log() == []

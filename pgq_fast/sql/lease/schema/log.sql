@@ -17,7 +17,7 @@ CROSS JOIN LATERAL (
         (batch.picked_at, 'picked'::{queue_status_type}),
         (batch.created, batch.status)
 ) AS event (created, status)
-WHERE event.created IS NOT NULL
+WHERE event.created IS NOT NULL AND batch.ids IS NOT NULL
 UNION ALL
 SELECT NULL::bigint AS id, created, id AS job_id, 'queued'::{queue_status_type} AS status, priority,
     entrypoint, NULL::jsonb AS traceback, false AS aggregated

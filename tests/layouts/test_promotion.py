@@ -78,8 +78,11 @@ async def test_it_looks_when_the_next_one_that_is_known_is_due(
     promotion.comes_in(3 * SECOND)
     clock.now += 1.9
     assert await promoted(promotion, driver) == []
+    promotion.looked(SECOND / 10)
     clock.now += 0.1
     assert await promoted(promotion, driver) == ["any due"]
+    promotion.looked(5 * SECOND)
+    promotion.looked(None)
     clock.now += 3600
     assert await promoted(promotion, driver) == []
 
@@ -100,7 +103,6 @@ async def test_a_worker_that_does_not_rest_looks_from_time_to_time(
     looks = 0
     for _ in range(100):
         looks += len(await promoted(promotion, driver))
-        promotion.goes_on()
         clock.now += PAUSE / 10
     assert 9 <= looks <= 11
 
@@ -119,6 +121,5 @@ async def test_slow_looks_are_seldom(
     looks = 0
     while clock.now < began + 1000:
         looks += len(await promoted(promotion, driver))
-        promotion.goes_on()
         clock.now += 0.5
     assert 0 < looks <= 1000 / SHARE

@@ -7,14 +7,14 @@ the later ones for any.
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from behaviour.explain import nodes, plans, subplan, types
 from behaviour.helpers import Tables
 from pgq_fast.layouts import compat
 from pgq_fast.queries import Queries
@@ -95,32 +95,6 @@ HISTORIES: list[Callable[[Queries, Tables], Awaitable[None]]] = [
 ]
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """*plan* and all below it."""
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes(below)
-
-
-def subplan(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    """The part of *plan* that computes the common table expression *name*."""
-    (found,) = [node for node in nodes(plan) if node.get("Subplan Name") == f"CTE {name}"]
-    return found
-
-
-async def plans(tables: Tables, query: str, *literals: str) -> list[dict[str, Any]]:
-    """The plans of the first and the seventh execution of *query*, prepared."""
-    found = []
-    await tables.rows(f"PREPARE query AS {query}")
-    for _ in range(7):
-        explained = await tables.value(
-            f"EXPLAIN (FORMAT JSON) EXECUTE query ({', '.join(literals)})"
-        )
-        found.append(explained if isinstance(explained, list) else json.loads(explained))
-    await tables.rows("DEALLOCATE query")
-    return [found[0][0]["Plan"], found[-1][0]["Plan"]]
-
-
 def scans(plan: dict[str, Any]) -> set[str]:
     """How *plan* gets at the queue table: the indexes that it scans, and other kinds of scan."""
     return {
@@ -128,10 +102,6 @@ def scans(plan: dict[str, Any]) -> set[str]:
         for node in nodes(plan)
         if node.get("Relation Name") == "pgqueuer" and node["Node Type"] != "ModifyTable"
     } | {node["Index Name"] for node in nodes(plan) if node["Node Type"] == "Bitmap Index Scan"}
-
-
-def types(plan: dict[str, Any]) -> set[str]:
-    return {node["Node Type"] for node in nodes(plan)}
 
 
 CLAIM = ["1000", "'{e,quiet}'", f"'{OWNER}'", "16777216"]

@@ -82,7 +82,7 @@ bad AS MATERIALIZED (
 ),
 freed AS (
     DELETE FROM {dedupe_table}
-    WHERE EXISTS (SELECT FROM bad) AND job_id = ANY(ARRAY(SELECT id FROM bad))
+    WHERE key = ANY(ARRAY(SELECT keyed.key FROM keyed JOIN bad ON bad.id = keyed.job_id))
 ),
 moved AS MATERIALIZED (
     SELECT bad.id, 'exception'::{queue_status_type} AS status,

@@ -317,7 +317,6 @@ def _storage_parameters(settings: DBSettings) -> Iterator[tuple[str, Mapping[str
     # the log stay as they are: where they are kept for the statistics only, they come and go.
     yield names.schedules_table, _CHURNING
     yield settings.lease_names.held_table, _CHURNING
-    yield settings.lease_names.dedupe_table, _CHURNING
     yield settings.lease_names.log_entries_table, _GROWING
     yield names.statistics_table, _GROWING
 

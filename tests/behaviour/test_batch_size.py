@@ -212,7 +212,8 @@ async def test_jobs_in_flight_have_a_ceiling(
 async def test_the_most_tasks_are_exact(
     manager: QueueManager, tables: Tables, most: int, batch_size: int | None, count: int
 ) -> None:
-    handler = Recorder(pause=0.005)
+    # Long enough for the next claims to come meanwhile.
+    handler = Recorder(pause=0.1)
     manager.entrypoint("e")(handler)
     ids = await put(manager, count)
     await drain(manager, batch_size=batch_size, max_concurrent_tasks=most)

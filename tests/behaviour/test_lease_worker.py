@@ -1,0 +1,481 @@
+"""Workers on the lease layout: what they send, and what they leave unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from behaviour.helpers import Gate, LayoutSpy, Recorder, Tables, drain, eventually, working
+from pgq_fast.db import PsycopgDriver, SyncPsycopgDriver
+from pgq_fast.errors import RetryRequested
+from pgq_fast.layouts import lease
+from pgq_fast.models import Job
+from pgq_fast.qm import QueueManager
+from pgq_fast.queries import Queries, SyncQueries
+from pgq_fast.settings import DBSettings, JobLog, SynchronousCommit
+from pgq_fast.worker.acks import COMPANY_DELAY
+from support.layouts import queries_of
+
+pytestmark = [pytest.mark.layouts("lease"), pytest.mark.pg_matrix]
+
+one_driver = pytest.mark.parametrize("kind", ["asyncpg"], indirect=True)
+
+
+async def counted(driver: Any, table: str, column: str) -> int:
+    """A number that the server counts for *table*, with what *driver* has done so far."""
+    await driver.execute("SELECT pg_stat_force_next_flush()")
+    ((number,),) = await driver.fetch_rows(
+        f"SELECT {column} FROM pg_stat_all_tables WHERE relid = {table}"
+    )
+    return int(number)
+
+
+# -- Claims with a slow job -------------------------------------------------------------------
+
+
+@one_driver
+async def test_a_slow_job_holds_up_no_news_of_the_others(
+    manager: QueueManager, driver: Any, tables: Tables
+) -> None:
+    """They are logged while it runs, seldom and together, and nothing of the lease is rewritten."""
+    count = 300
+    gate = Gate()
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        if job.payload == b"slow":
+            await gate(job)
+        else:
+            await asyncio.sleep(job.id % 100 * 0.005)
+
+    toast = "(SELECT reltoastrelid FROM pg_class WHERE oid = 'pgqueuer_lease'::regclass)"
+    row = "'pgqueuer_lease'::regclass"
+    payloads = [b"slow", *[b"x" * 1000] * (count - 1)]
+    ids = await manager.queries.enqueue(["e"] * count, payloads, [0] * count)
+    async with working(manager, batch_size=count, heartbeat_timeout=timedelta(hours=1)):
+        await eventually(lambda: gate.started)
+        began = time.monotonic()
+        unpacked = await counted(driver, toast, "n_tup_ins")
+        assert unpacked > count / 2
+
+        async def logged() -> bool:
+            return await tables.ended() == ids[1:]
+
+        await eventually(logged)
+        took = time.monotonic() - began
+        assert await counted(driver, toast, "n_tup_ins") == unpacked
+        assert 1 <= await counted(driver, row, "n_tup_upd") <= took / COMPANY_DELAY + 2
+        assert await tables.count("picked") == 1
+        gate.open.set()
+    assert await tables.ended() == ids
+    # The lease, and nothing else.
+    assert await counted(driver, row, "n_tup_ins") == await counted(driver, row, "n_tup_del") == 1
+
+
+# -- Notifications ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registration lasts as long as any test: who is woken was told."""
+    monkeypatch.setattr("pgq_fast.layouts.waiting.REGISTERED_FOR", timedelta(hours=3))
+    monkeypatch.setattr("pgq_fast.layouts.waiting.RENEWED_AFTER", timedelta(hours=1))
+
+
+PATIENT: dict[str, Any] = {
+    "dequeue_timeout": timedelta(hours=1),
+    "heartbeat_timeout": timedelta(hours=1),
+}
+
+
+class Ear:
+    """Hears of new jobs on the queue's channel."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self.count = 0
+        connection.add_notify_handler(self._take)
+
+    def _take(self, notification: psycopg.Notify) -> None:
+        self.count += '"insert"' in notification.payload
+
+    async def heard(self) -> int:
+        """How many since the last call."""
+        # Comes with the answer.
+        await self._connection.execute("SELECT 1")
+        count, self.count = self.count, 0
+        return count
+
+
+@asynccontextmanager
+async def listening(dsn: str) -> AsyncIterator[Ear]:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute("LISTEN ch_pgqueuer")
+        yield Ear(connection)
+
+
+@one_driver
+async def test_producers_tell_nobody_while_the_workers_have_enough_to_do(
+    manager: QueueManager, queue_dsn: str, spy: LayoutSpy, no_polls: None
+) -> None:
+    count = 0
+    quiet: list[int] = []
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        nonlocal count
+        count += 1
+        if count == 1000:
+            with psycopg.connect(queue_dsn, autocommit=True) as connection:
+                producer = SyncQueries(SyncPsycopgDriver(connection))
+                for _ in range(20):
+                    producer.enqueue("e", None)
+                producer.enqueue(["e"] * 10, [None] * 10, [0] * 10)
+            quiet.append(await ear.heard())
+
+    async with listening(queue_dsn) as ear:
+        await manager.queries.enqueue(["e"] * 3000, [None] * 3000, [0] * 3000)
+        assert await ear.heard() == 0
+        async with working(manager, batch_size=100, **PATIENT):
+            await eventually(lambda: count == 3030)
+            assert quiet == [0]
+            # It has something to wait for now, and says so.
+            await spy.resting()
+            for number in range(1, 4):
+                await manager.queries.enqueue("e", None)
+                await eventually(lambda number=number: count == 3030 + number)  # type: ignore[misc]
+                assert await ear.heard() == 1
+                await spy.resting()
+        await manager.queries.enqueue("e", None)
+        assert await ear.heard() == 0
+
+
+@one_driver
+async def test_a_producer_that_began_before_the_worker_waited_is_found(
+    manager: QueueManager, queue_dsn: str, tables: Tables, spy: LayoutSpy, no_polls: None
+) -> None:
+    """It told nobody, as nobody was there; so the worker looks again until it has ended."""
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    async with await psycopg.AsyncConnection.connect(queue_dsn) as connection:
+        await connection.set_autocommit(True)
+        producer = Queries(PsycopgDriver(connection))
+        await connection.execute("BEGIN")
+        (job_id,) = await producer.enqueue("e", None)
+        async with working(manager, **PATIENT):
+            await eventually(lambda: spy.calls.count("rest") >= 5)
+            assert handler.jobs == []
+            await connection.execute("COMMIT")
+            await eventually(lambda: handler.ids == [job_id])
+            # Nothing that it has not been told of is left, so it polls no more.
+            await eventually(lambda: _quiet_for(spy, 0.6))
+
+
+async def _quiet_for(spy: LayoutSpy, seconds: float) -> bool:
+    """Whether the workers ask for nothing for longer than any pause between polls."""
+    calls = len(spy.calls)
+    await asyncio.sleep(seconds)
+    return len(spy.calls) == calls
+
+
+# -- The way through the queue ----------------------------------------------------------------
+
+
+@pytest.fixture
+def soon_onward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims go on from where the last one ended after the first hundred jobs."""
+    monkeypatch.setattr(lease, "ONWARD_FROM", 100)
+
+
+@asynccontextmanager
+async def old_transaction(dsn: str) -> AsyncIterator[None]:
+    """Somebody looks at the database as it is now, and what is deleted from now on has to stay."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        await connection.execute("SELECT count(*) FROM pgqueuer_ready")
+        yield
+
+
+@one_driver
+async def test_claims_do_not_pass_over_what_has_been_claimed_before(
+    manager: QueueManager,
+    driver: Any,
+    queue_dsn: str,
+    soon_onward: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The share of claims from the front is one of time, which goes as fast as the machine does.
+    monkeypatch.setattr(lease, "FRONT_SHARE", 10**9)
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    count = 6_000
+    await manager.queries.enqueue(["e"] * count, [None] * count, [0] * count)
+
+    async def passed() -> int:
+        await driver.execute("SELECT pg_stat_force_next_flush()")
+        ((number,),) = await driver.fetch_rows(
+            "SELECT idx_tup_read FROM pg_stat_user_indexes"
+            " WHERE indexrelname = 'pgqueuer_ready_order_idx'"
+        )
+        return int(number)
+
+    before = await passed()
+    async with old_transaction(queue_dsn):
+        await drain(manager, batch_size=100)
+    assert len(handler.jobs) == count
+    # Each once, and the whole way again at the end. From the front each time it would be 180,000.
+    assert await passed() - before < 5 * count
+
+
+@one_driver
+@pytest.mark.parametrize("comes", ["enqueued", "deferred", "retried", "rescued", "late"])
+async def test_what_comes_to_the_front_is_found_on_the_way(
+    manager: QueueManager,
+    queue_dsn: str,
+    tables: Tables,
+    queue_settings: DBSettings,
+    soon_onward: None,
+    comes: str,
+) -> None:
+    """Although the claims are far behind it, and the queue never comes to its end."""
+    seen: list[bytes | None] = []
+    found = asyncio.Event()
+    queries = manager.queries
+    assert isinstance(queries, Queries)
+
+    async def bring() -> None:
+        match comes:
+            case "enqueued":
+                await queries.enqueue("e", b"urgent", 5)
+            case "deferred":
+                await queries.enqueue("e", b"urgent", 5, execute_after=timedelta(seconds=0.05))
+            case "rescued":
+                await tables.make_stale()
+            case "late":
+                await late.execute("COMMIT")
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        seen.append(job.payload)
+        if len(seen) == 1000:
+            await bring()
+        if job.payload == b"urgent":
+            if comes == "retried" and job.attempts == 0:
+                raise RetryRequested(timedelta(0))
+            found.set()
+        elif not found.is_set() and len(seen) < 50_000:
+            await queries.enqueue(["e"] * 2, [None] * 2, [0] * 2)
+
+    async with (
+        old_transaction(queue_dsn),
+        await psycopg.AsyncConnection.connect(queue_dsn, autocommit=True) as late,
+    ):
+        if comes in ("retried", "rescued"):
+            (first,) = await queries.enqueue("e", b"urgent")
+            if comes == "rescued":
+                await tables.pick(int(first or 0))
+        if comes == "late":
+            # Its id and its place are before all others, and nobody sees it yet.
+            await late.execute("BEGIN")
+            await Queries(PsycopgDriver(late)).enqueue("e", b"urgent")
+        await queries.enqueue(["e"] * 500, [None] * 500, [0] * 500)
+        run = {"heartbeat_timeout": timedelta(minutes=30), "batch_size": 50}
+        if comes == "rescued":
+            # Stale jobs are looked for a few times within it.
+            run["heartbeat_timeout"] = timedelta(seconds=2)
+        async with working(manager, **run):
+            await asyncio.wait_for(found.wait(), 60)
+    assert len(seen) < 50_000
+
+
+# -- Size -------------------------------------------------------------------------------------
+
+
+async def test_a_job_of_fifty_megabytes(manager: QueueManager, tables: Tables) -> None:
+    payload = hashlib.shake_256(b"seed").digest(1_000_000) * 50
+    seen: list[bytes] = []
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        assert job.payload is not None
+        seen.append(hashlib.sha256(job.payload).digest())
+        if job.attempts == 0:
+            raise RetryRequested(timedelta(0))
+
+    ids = await manager.queries.enqueue(["e"] * 3, [b"", payload, None], [2, 1, 0])
+    await manager.queries.mark_job_as_cancelled([ids[2], ids[0]])
+    await drain(manager)
+    assert seen == [hashlib.sha256(payload).digest()] * 2
+    assert await tables.ended() == [ids[1]]
+    assert await tables.statuses(int(ids[1] or 0)) == [
+        "queued", "picked", "queued", "picked", "successful",
+    ]  # fmt: skip
+
+
+# -- Commits ----------------------------------------------------------------------------------
+
+WATCHED = {
+    "enqueue": ("INSERT", "ready"),
+    "claim": ("INSERT", "lease"),
+    "heartbeat": ("UPDATE OF heartbeat", "lease"),
+    "success": ("INSERT", "log_batches"),
+    "other end": ("INSERT", "log_entries"),
+}
+
+
+async def watch_commits(tables: Tables) -> None:
+    """Have each change of one of the tables noted with its ``synchronous_commit``."""
+    await tables.rows("CREATE TABLE seen (what text, setting text)")
+    await tables.rows(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO seen VALUES (TG_ARGV[0], current_setting('synchronous_commit'));"
+        " RETURN NULL; END $$"
+    )
+    for number, (what, (event, table)) in enumerate(WATCHED.items()):
+        await tables.rows(
+            f"CREATE TRIGGER note_{number} AFTER {event} ON pgqueuer_{table}"
+            f" FOR EACH ROW EXECUTE FUNCTION note('{what}')"
+        )
+
+
+async def commits(tables: Tables) -> dict[str, set[str]]:
+    """The settings with which each kind of statement has been committed."""
+    found: dict[str, set[str]] = {}
+    for what, setting in await tables.rows("SELECT DISTINCT what, setting FROM seen"):
+        found.setdefault(what, set()).add(setting)
+    return found
+
+
+@pytest.mark.parametrize("wait", SynchronousCommit)
+async def test_which_commits_wait_for_the_disk(
+    driver: Any, tables: Tables, spy: LayoutSpy, wait: SynchronousCommit
+) -> None:
+    queries = queries_of(driver, DBSettings(layout="lease", synchronous_commit=wait))
+    manager = QueueManager(queries)
+    gate = Gate()
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        if job.payload == b"slow":
+            await gate(job)
+        if job.payload == b"bad":
+            raise ValueError("broken")
+
+    await watch_commits(tables)
+    await queries.enqueue(["e"] * 3, [b"slow", b"bad", b"good"], [9, 9, 9])
+    await queries.enqueue(["e"] * 500, [None] * 500, [0] * 500)
+    await queries.enqueue("e", None)
+    async with working(manager, heartbeat_timeout=timedelta(seconds=1), batch_size=50):
+        await eventually(lambda: spy.beats)
+        gate.open.set()
+        await eventually(lambda: gate.ended)
+    ended = {"off"} if wait is SynchronousCommit.enqueues else {"on"}
+    alive = {"on"} if wait is SynchronousCommit.all else {"off"}
+    found = await commits(tables)
+    # Some take along what has ended, and are as good as that.
+    assert found.pop("claim") == alive | ended
+    assert found == {
+        "enqueue": {"on"},
+        "heartbeat": alive | ended,
+        "success": ended,
+        "other end": ended,
+    }
+    assert await driver.fetch("SHOW synchronous_commit") == [{"synchronous_commit": "on"}]
+
+
+@pytest.mark.parametrize("kind", ["asyncpg", "psycopg"], indirect=True)
+async def test_a_transaction_of_the_users_stays_as_it_is(driver: Any, tables: Tables) -> None:
+    """What they have written in there is not lost for what happens to be sent in between."""
+    settings = DBSettings(layout="lease", synchronous_commit=SynchronousCommit.enqueues)
+    queries = queries_of(driver, settings)
+    manager = QueueManager(queries)
+    layout = lease.LeaseLayout(driver, settings)
+    owner = manager.queue_manager_id
+    await queries.enqueue(["e"] * 4, [None] * 4, [0] * 4)
+    claim = await layout.claim(4, {"e": 0}, owner, None, 2**24)  # type: ignore[dict-item]
+    ids = [job.id for job in claim.jobs]
+    await watch_commits(tables)
+    await driver.execute("BEGIN")
+    assert await layout.heartbeat(ids, owner) == set(ids)
+    await layout.finish(ids[:1], owner)
+    await layout.acknowledge([lease.Outcome(claim.jobs[1], "exception", None)], owner)
+    await layout.finish(ids[2:], owner)
+    assert await driver.fetch("SHOW synchronous_commit") == [{"synchronous_commit": "on"}]
+    await driver.execute("COMMIT")
+    assert {setting for settings in (await commits(tables)).values() for setting in settings} == {
+        "on"
+    }
+    assert await tables.count() == 0
+
+
+# -- The log ----------------------------------------------------------------------------------
+
+
+async def run_every_kind(queries: Queries, names: tuple[str, ...]) -> None:
+    """Jobs of each entrypoint that end in all ways, with a worker."""
+    manager = QueueManager(queries)
+
+    async def handler(job: Job) -> None:
+        if job.payload == b"bad" or (job.payload == b"retry" and job.attempts == 1):
+            raise ValueError("broken")
+        if job.payload == b"retry":
+            raise RetryRequested(timedelta(0))
+        if job.payload == b"slow":
+            await asyncio.sleep(0.15)
+
+    for name in names:
+        manager.entrypoint(name, on_failure="hold" if name == "b" else "delete")(handler)
+        payloads = [b"bad", b"retry", b"slow", *[b"good"] * 20]
+        await queries.enqueue([name] * 23, payloads, [0, 1, *[2] * 21])
+    await drain(manager)
+    await queries.requeue_jobs([job.id for job in await queries.list_failed_jobs()])
+    manager.shutdown.clear()
+    await drain(manager)
+
+
+async def totals(queries: Queries) -> Counter[tuple[str, str, int]]:
+    found: Counter[tuple[str, str, int]] = Counter()
+    for entry in await queries.log_statistics(None):
+        found[entry.entrypoint, entry.status, entry.priority] += entry.count
+    return found
+
+
+@one_driver
+@pytest.mark.parametrize("aggregated", [True, False])
+async def test_what_the_log_keeps_of_a_workers_jobs(
+    driver: Any, tables: Tables, aggregated: bool
+) -> None:
+    """The statistics count the same, whatever the log keeps of each entrypoint."""
+    settings = DBSettings(
+        layout="lease",
+        job_log=JobLog.failures,
+        job_log_of={"a": JobLog.all, "b": JobLog.failures, "c": JobLog.none},
+    )
+    queries = queries_of(driver, settings)
+    await run_every_kind(queries, ("a", "b", "c", "d"))
+    if aggregated:
+        await queries.aggregate_logs()
+    found = await totals(queries)
+    by_name = {
+        name: {key[1:]: count for key, count in found.items() if key[0] == name} for name in "acd"
+    }
+    assert by_name["a"] == by_name["c"] == by_name["d"]
+    assert by_name["a"]["successful", 2] == 21
+    assert found["b", "failed", 0] == 2
+    logged = Counter(await tables.rows("SELECT entrypoint, status::text FROM pgqueuer_log"))
+    assert logged["a", "successful"] == 21
+    assert logged["a", "queued"] == 24
+    for name in "bd":
+        assert logged[name, "successful"] == 0
+    assert logged["d", "exception"] == logged["a", "exception"] == 2
+    assert logged["b", "failed"] == 4
+    assert [key for key in logged if key[0] == "c"] == []

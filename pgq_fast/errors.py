@@ -111,6 +111,34 @@ class SchemaDriftError(PgqException):
         self.declared = declared
 
 
+class LayoutMismatchError(PgqException, RuntimeError):
+    """The queue is kept in other tables than the settings say.
+
+    Args:
+        installed: The layout that is there, None while a migration between the two is under way.
+        wanted: The layout that the settings ask for.
+        found: The tables by which that was seen.
+    """
+
+    def __init__(self, *, installed: str | None, wanted: str, found: tuple[str, ...]) -> None:
+        tables = " and ".join(found)
+        if installed is None:
+            message = (
+                f"a migration between the layouts is under way (there are {tables}), while the "
+                f"settings ask for {wanted}: let it end, or go on with Queries.migrate(to=...), "
+                "and set PGQUEUER_LAYOUT or DBSettings.layout to its target"
+            )
+        else:
+            message = (
+                f"the queue has the layout {installed} (there is {tables}), while the settings ask "
+                f"for {wanted}: set PGQUEUER_LAYOUT or DBSettings.layout to {installed}, or change "
+                f"the tables with Queries.migrate(to={wanted!r})"
+            )
+        super().__init__(message)
+        self.installed = installed
+        self.wanted = wanted
+
+
 class InvalidJobError(PgqException, ValueError):
     """A job that cannot be enqueued as given; nothing was sent to the server."""
 

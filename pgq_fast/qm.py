@@ -14,7 +14,8 @@ from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
-from pgq_fast.settings import db_settings
+from pgq_fast.schema.lease_tables import lease_tables
+from pgq_fast.settings import DBSettings, Layout, db_settings
 from pgq_fast.worker.context import JobContexts
 from pgq_fast.worker.loop import Worker
 from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
@@ -38,6 +39,18 @@ def reject_enqueue_only(driver: object) -> None:
     """
     if not hasattr(driver, "add_listener"):
         raise EnqueueOnlyDriverError(driver)
+
+
+def _required_indexes(settings: DBSettings) -> list[tuple[str, str]]:
+    """Tables with the indexes without which a worker would be wrong or slow."""
+    if settings.layout is Layout.lease:
+        names, tables = settings.lease_names, lease_tables(settings)
+        return [
+            (tables.ready.name, names.ready_order_index),
+            (tables.lease.name, names.lease_seat_index),
+        ]
+    log, queue = settings.queue_table_log, settings.queue_table
+    return [(log, f"{log}_job_id_status"), (queue, f"{queue}_picked_slot_idx")]
 
 
 @dataclasses.dataclass
@@ -276,13 +289,20 @@ class QueueManager:
             del self.pending_health_check[token]
 
     async def verify_structure(self) -> None:
-        """See that the tables are there and recent enough.
+        """See that the tables are there, of the layout of the settings, and recent enough.
 
         Raises:
-            RuntimeError: They are not; the message says what is missing and what to run.
+            LayoutMismatchError: They are of the other layout.
+            RuntimeError: They are not there, or not recent enough; the message says what is missing
+                and what to run.
         """
         names = self.queries.qbe.settings
-        for table in (names.queue_table, names.statistics_table):
+        # Other repositories have no layouts.
+        require_layout = getattr(self.queries, "require_layout", None)
+        if require_layout is not None:
+            await require_layout()
+        own = [each.name for each in lease_tables(names)] if names.layout is Layout.lease else []
+        for table in (names.queue_table, names.statistics_table, *own):
             if not await self.queries.has_table(table):
                 raise RuntimeError(
                     f"The required table '{table}' is missing: run 'pgq install' to create it"
@@ -309,13 +329,10 @@ class QueueManager:
                 raise RuntimeError(
                     f"The {names.queue_status_type} type has no label '{label}': run 'pgq upgrade'"
                 )
-        for table, suffix in (
-            (names.queue_table_log, "job_id_status"),
-            (names.queue_table, "picked_slot_idx"),
-        ):
-            if not await self.queries.table_has_index(table, f"{table}_{suffix}"):
+        for table, index in _required_indexes(names):
+            if not await self.queries.table_has_index(table, index):
                 raise RuntimeError(
-                    f"The required index '{table}_{suffix}' is missing in the '{table}' table: "
+                    f"The required index '{index}' is missing in the '{table}' table: "
                     "run 'pgq upgrade'"
                 )
 

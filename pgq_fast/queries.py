@@ -6,10 +6,11 @@ Each method is one statement, or hands over to the layout and the schema modules
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,12 +28,14 @@ from pgq_fast.errors import DuplicateJobError
 from pgq_fast.layouts import compat, compat_enqueue
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.layouts.compat_producer import Producer, producer_for
+from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
+from pgq_fast.schema import layout as layouts
 from pgq_fast.schema import manage
 from pgq_fast.schema.planning import Plan
 from pgq_fast.schema.statements import run_async, run_sync
-from pgq_fast.settings import DBSettings
+from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.sql import statement
 from pgq_fast.tracing import TracingProtocol
 from pgq_fast.types import CronEntrypoint, HealthCheckId, QueueEntrypoint, QueueManagerId
@@ -44,11 +47,31 @@ if TYPE_CHECKING:
 __all__ = ["EntrypointExecutionParameter", "Queries", "SyncQueries", "is_unique_violation"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
+Parameters = ParamSpec("Parameters")
 
 
 def is_unique_violation(exc: Exception) -> bool:
     """Whether *exc*, of whatever driver, is PostgreSQL's ``unique_violation``."""
     return sqlstate_of(exc) == compat.UNIQUE_VIOLATION
+
+
+def _explains_layout(
+    method: Callable[Concatenate[Queries, Parameters], Awaitable[ResultT]],
+) -> Callable[Concatenate[Queries, Parameters], Coroutine[Any, Any, ResultT]]:
+    """*method*, whose statements fail with ``LayoutMismatchError`` where that is the reason."""
+
+    @functools.wraps(method)
+    async def explaining(
+        self: Queries, /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> ResultT:
+        try:
+            return await method(self, *args, **kwargs)
+        except Exception as error:
+            await self._raise_layout_mismatch(error)
+            raise
+
+    return explaining
 
 
 def _batch(
@@ -141,7 +164,10 @@ class Queries:
         for name in ("dequeue", "log_jobs", "retry_job", "update_heartbeat"):
             if getattr(type(self), name) is not getattr(Queries, name):
                 return None
-        return compat.CompatLayout(self.driver, self.qbq.settings)
+        settings = self.qbq.settings
+        if settings.layout is Layout.lease:
+            return LeaseLayout(self.driver, settings)
+        return compat.CompatLayout(self.driver, settings)
 
     def _producer(self) -> Producer:
         """The producer for the driver and the settings of now."""
@@ -150,18 +176,27 @@ class Queries:
             made = self._made = (self.driver, settings, producer_for(self.driver, settings))
         return made[2]
 
+    async def _raise_layout_mismatch(self, error: Exception) -> None:
+        """Raise ``LayoutMismatchError`` if that is why a statement failed with *error*."""
+        mismatch = await layouts.mismatch_behind(error, self.driver, self.qbq.settings)
+        if mismatch is not None:
+            raise mismatch from error
+
+    @_explains_layout
     async def _models(
         self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
     ) -> list[ModelT]:
         rows = await self.driver.fetch(statement(name, settings, flag), *args)
         return _readable(model, rows)
 
+    @_explains_layout
     async def _queue(self, name: str, *args: object) -> None:
         await self.driver.execute(statement(name, self.qbq.settings), *args)
 
     async def _schedule(self, name: str, *args: object) -> None:
         await self.driver.execute(statement(name, self.qbs.settings), *args)
 
+    @_explains_layout
     async def _number(self, name: str, *args: object, flag: str = "") -> int:
         rows = await rows_of(self.driver, statement(name, self.qbq.settings, flag), *args)
         return int(rows[0][0])
@@ -179,6 +214,22 @@ class Queries:
     async def schema_is_installed(self) -> bool:
         """Whether anything of an installation is there, be it incomplete."""
         return await run_async(self.driver, manage.schema_is_installed(self.qbe.settings))
+
+    async def installed_layout(self) -> Layout | None:
+        """The layout whose tables are there, whatever the settings ask for; None: there are none.
+
+        Raises:
+            LayoutMismatchError: Those of both are there: a migration is under way.
+        """
+        return await run_async(self.driver, layouts.installed_layout(self.qbe.settings))
+
+    async def require_layout(self) -> None:
+        """See that the tables that are there, if any, are of the layout that the settings ask for.
+
+        Raises:
+            LayoutMismatchError: They are not.
+        """
+        await run_async(self.driver, layouts.require_layout(self.qbe.settings))
 
     async def plan_upgrade(self) -> Plan:
         """What ``upgrade`` would do now."""
@@ -259,6 +310,7 @@ class Queries:
 
     # -- Jobs ---------------------------------------------------------------------------------
 
+    @_explains_layout
     async def dequeue(
         self,
         batch_size: int,
@@ -286,6 +338,19 @@ class Queries:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        settings = self.qbq.settings
+        if settings.layout is Layout.lease:
+            leases = LeaseLayout(self.driver, settings)
+            limits = {name: wish.concurrency_limit for name, wish in entrypoints.items()}
+            answer = await leases.claim(
+                batch_size,
+                limits,
+                queue_manager_id,
+                heartbeat_timeout,
+                compat.DEQUEUE_BYTES,
+                budget=global_concurrency_limit,
+            )
+            return answer.jobs
         claim = compat.claim_statement(
             self.qbq.settings,
             batch_size,
@@ -413,6 +478,7 @@ class Queries:
         except Exception as error:
             if is_unique_violation(error):
                 raise DuplicateJobError(keys) from error
+            await self._raise_layout_mismatch(error)
             raise
 
     async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
@@ -439,6 +505,7 @@ class Queries:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
         return await self._models(models.QueueStatistics, "compat/queue_size", self.qbq.settings)
 
+    @_explains_layout
     async def log_jobs(
         self,
         job_status: list[tuple[models.Job, types.JOB_STATUS, models.TracebackRecord | None]],
@@ -453,6 +520,7 @@ class Queries:
             )
             await self.driver.execute(query, *args)
 
+    @_explains_layout
     async def retry_job(
         self,
         job: models.Job,
@@ -490,6 +558,7 @@ class Queries:
         """Vouch for *job_ids*, whoever holds them."""
         await self._queue("compat/update_heartbeat", Int8Array(set(job_ids)))
 
+    @_explains_layout
     async def next_deferred_eta(self, entrypoints: list[QueueEntrypoint]) -> timedelta | None:
         """Time until the next deferred job of *entrypoints* is due; None: there is none."""
         rows = await rows_of(
@@ -519,6 +588,7 @@ class Queries:
         """Count new log entries into the statistics, unless another worker is doing it."""
         await self._aggregate("locked")
 
+    @_explains_layout
     async def _aggregate(self, flag: str) -> None:
         await self.driver.execute(statement("compat/aggregate_logs", self.qbq.settings, flag))
 
@@ -535,6 +605,7 @@ class Queries:
         """The whole log."""
         return await self._models(models.Log, "compat/queue_log", self.qbq.settings)
 
+    @_explains_layout
     async def job_status(
         self, ids: list[types.JobId]
     ) -> list[tuple[types.JobId, types.JOB_STATUS]]:
@@ -737,6 +808,15 @@ class SyncQueries:
         """As :meth:`Queries.verify`."""
         return run_sync(self.driver, manage.verify(self.qbq.settings, expect))
 
+    def installed_layout(self) -> Layout | None:
+        """As :meth:`Queries.installed_layout`."""
+        return run_sync(self.driver, layouts.installed_layout(self.qbq.settings))
+
+    def _raise_layout_mismatch(self, error: Exception) -> None:
+        mismatch = layouts.mismatch_behind_sync(error, self.driver, self.qbq.settings)
+        if mismatch is not None:
+            raise mismatch from error
+
     @overload
     def enqueue(
         self,
@@ -819,6 +899,7 @@ class SyncQueries:
         except Exception as error:
             if is_unique_violation(error):
                 raise DuplicateJobError(batch.dedupe_key) from error
+            self._raise_layout_mismatch(error)
             raise
 
     def queue_size(self) -> list[models.QueueStatistics]:

@@ -13,6 +13,21 @@ def build_jobs(
     owner: UUID,
     parse_headers: Callable[[int, bytes], dict[str, Any] | None],
 ) -> tuple[list[JobT], list[tuple[int, str]]]: ...
+def build_leased_jobs(
+    job_type: type[JobT],
+    owner: UUID,
+    parse_headers: Callable[[int, bytes], dict[str, Any] | None],
+    entrypoint: bytes,
+    slot: int | None,
+    picked_at: bytes,
+    ids: bytes,
+    priorities: bytes,
+    attempts: bytes,
+    created: bytes,
+    execute_after: bytes,
+    payloads: bytes,
+    headers: bytes | None,
+) -> tuple[list[JobT], list[int]]: ...
 def decode_ids(raw: bytes) -> list[int]: ...
 def encode_ids(ids: Sequence[int]) -> str: ...
 def encode_int8_array(ids: Sequence[int]) -> bytes: ...

@@ -133,6 +133,73 @@ cdef object _decode_time(int64_t microseconds):
     )
 
 
+@cython.final
+cdef class _Template:
+    """The fields of a claimed job in the order of the model's, which dumps and repr follow.
+
+    It is copied for each job and keeps what the last one had, since most of it is the same for the
+    next. Invariant: `priority` and the like are what `fields` holds, in binary.
+    """
+
+    cdef dict fields
+    cdef int32_t priority
+    cdef int32_t attempts
+    cdef int64_t created
+    cdef int64_t updated
+    cdef int64_t execute_after
+
+    def __cinit__(self, owner):
+        moment = _decode_time(0)
+        self.fields = {
+            "id": None,
+            "priority": 0,
+            "created": moment,
+            "updated": moment,
+            "heartbeat": moment,
+            "execute_after": moment,
+            "status": "picked",
+            "entrypoint": None,
+            "payload": None,
+            "attempts": 0,
+            "queue_manager_id": owner,
+            "slot": None,
+            "headers": None,
+        }
+
+    cdef inline int put_counts(self, int32_t priority, int32_t attempts) except -1:
+        if priority != self.priority:
+            PyDict_SetItem(self.fields, "priority", PyLong_FromLong(priority))
+            self.priority = priority
+        if attempts != self.attempts:
+            PyDict_SetItem(self.fields, "attempts", PyLong_FromLong(attempts))
+            self.attempts = attempts
+        return 0
+
+    cdef inline int put_times(self, int64_t created, int64_t execute_after) except -1:
+        if created != self.created:
+            PyDict_SetItem(self.fields, "created", _decode_time(created))
+            self.created = created
+        if execute_after != self.execute_after:
+            PyDict_SetItem(self.fields, "execute_after", _decode_time(execute_after))
+            self.execute_after = execute_after
+        return 0
+
+    cdef inline int put_updated(self, int64_t updated) except -1:
+        if updated != self.updated:
+            time = _decode_time(updated)
+            PyDict_SetItem(self.fields, "updated", time)
+            PyDict_SetItem(self.fields, "heartbeat", time)
+            self.updated = updated
+        return 0
+
+
+cdef inline object _make_job(job_type, dict fields):
+    job = _new(job_type)
+    # Past the model's own __setattr__, which validates.
+    PyObject_GenericSetAttr(job, "__dict__", fields)
+    return job
+
+
 def build_jobs(job_type, raw, owner, parse_headers):
     """Make a job of each record of a claim.
 
@@ -157,38 +224,15 @@ def build_jobs(job_type, raw, owner, parse_headers):
     cdef list jobs = []
     cdef list faults = []
     cdef dict fields
-    # In the order of the model's fields, which dumps and repr follow. It is copied for each job and
-    # keeps what the last one had, since most of it is the same for the next: invariant, the
-    # variables `last_...` are what it holds in binary.
-    cdef dict template = {
-        "id": None,
-        "priority": 0,
-        "created": None,
-        "updated": None,
-        "heartbeat": None,
-        "execute_after": None,
-        "status": "picked",
-        "entrypoint": None,
-        "payload": None,
-        "attempts": 0,
-        "queue_manager_id": owner,
-        "slot": None,
-        "headers": None,
-    }
-    cdef int32_t last_priority = 0, last_attempts = 0
-    cdef int64_t last_created = 0, last_updated = 0, last_execute_after = 0
+    cdef _Template template = _Template(owner)
     cdef const char* last_entrypoint = NULL
     cdef Py_ssize_t last_entrypoint_length = -1
-    cdef int32_t small
-    cdef int64_t moment
     cdef const char* source = PyBytes_AS_STRING(raw)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
     cdef Py_ssize_t at = 0
     cdef int32_t count
     cdef Field number, priority, attempts, created, execute_after, updated
     cdef Field slot, entrypoint, payload, headers
-    for name in ("created", "updated", "heartbeat", "execute_after"):
-        template[name] = _decode_time(0)
     while at < size:
         if size - at < 4:
             raise ValueError(f"a claim breaks off at byte {size}, at the start of a record")
@@ -223,32 +267,17 @@ def build_jobs(job_type, raw, owner, parse_headers):
             except UnicodeDecodeError:
                 faults.append((job_id, "entrypoint is no UTF-8"))
                 continue
-            PyDict_SetItem(template, "entrypoint", name)
+            PyDict_SetItem(template.fields, "entrypoint", name)
             last_entrypoint = source + entrypoint.start
             last_entrypoint_length = entrypoint.length
-        small = read_int32(source + priority.start)
-        if small != last_priority:
-            PyDict_SetItem(template, "priority", PyLong_FromLong(small))
-            last_priority = small
-        small = read_int32(source + attempts.start)
-        if small != last_attempts:
-            PyDict_SetItem(template, "attempts", PyLong_FromLong(small))
-            last_attempts = small
-        moment = read_int64(source + created.start)
-        if moment != last_created:
-            PyDict_SetItem(template, "created", _decode_time(moment))
-            last_created = moment
-        moment = read_int64(source + execute_after.start)
-        if moment != last_execute_after:
-            PyDict_SetItem(template, "execute_after", _decode_time(moment))
-            last_execute_after = moment
-        moment = read_int64(source + updated.start)
-        if moment != last_updated:
-            time = _decode_time(moment)
-            PyDict_SetItem(template, "updated", time)
-            PyDict_SetItem(template, "heartbeat", time)
-            last_updated = moment
-        fields = PyDict_Copy(template)
+        template.put_counts(
+            read_int32(source + priority.start), read_int32(source + attempts.start)
+        )
+        template.put_times(
+            read_int64(source + created.start), read_int64(source + execute_after.start)
+        )
+        template.put_updated(read_int64(source + updated.start))
+        fields = PyDict_Copy(template.fields)
         PyDict_SetItem(fields, "id", job_id)
         if payload.length >= 0:
             PyDict_SetItem(
@@ -261,11 +290,176 @@ def build_jobs(job_type, raw, owner, parse_headers):
         if headers.length >= 0:
             text = PyBytes_FromStringAndSize(source + headers.start, headers.length)
             PyDict_SetItem(fields, "headers", parse_headers(job_id, text))
-        job = _new(job_type)
-        # Past the model's own __setattr__, which validates.
-        PyObject_GenericSetAttr(job, "__dict__", fields)
-        jobs.append(job)
+        jobs.append(_make_job(job_type, fields))
     return jobs, faults
+
+
+cdef struct Elements:
+    const char* source
+    Py_ssize_t size
+    # Where the next element begins: its length or -1 for NULL, and as many bytes.
+    Py_ssize_t at
+
+
+cdef Py_ssize_t _open_array(object raw, str what, Elements* elements) except -1:
+    """Stand before the first element of the array in *raw*; how many there are."""
+    if type(raw) is not bytes:
+        raise TypeError(f"{what} is {type(raw).__name__}, not bytes")
+    cdef const char* source = PyBytes_AS_STRING(raw)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+    cdef int32_t count
+    if size < 20 or read_int32(source) != 1:
+        raise ValueError(f"{what} is no array of one dimension")
+    count = read_int32(source + 12)
+    # Each element takes at least its length.
+    if count < 0 or count > (size - 20) // 4:
+        raise ValueError(f"{what} cannot have {count} elements in {size} bytes")
+    elements.source = source
+    elements.size = size
+    elements.at = 20
+    return count
+
+
+cdef int _next_element(Elements* elements, str what, Field* field) except -1:
+    cdef int32_t length
+    if elements.size - elements.at < 4:
+        raise ValueError(f"{what} breaks off at byte {elements.size}")
+    length = read_int32(elements.source + elements.at)
+    elements.at += 4
+    if length < -1 or length > elements.size - elements.at:
+        raise ValueError(f"{what} has an element of length {length} at byte {elements.at}")
+    field.start = elements.at
+    field.length = length
+    if length > 0:
+        elements.at += length
+    return 0
+
+
+cdef const char* _next_fixed(Elements* elements, str what, Py_ssize_t length) except NULL:
+    """The next element, which has *length* bytes."""
+    if elements.size - elements.at < 4 + length:
+        raise ValueError(f"{what} breaks off at byte {elements.size}")
+    cdef const char* start = elements.source + elements.at + 4
+    if read_int32(start - 4) != length:
+        raise ValueError(f"{what} has an element at byte {elements.at} that is not {length} long")
+    elements.at += 4 + length
+    return start
+
+
+cdef int _close_array(Elements* elements, str what) except -1:
+    if elements.at != elements.size:
+        raise ValueError(f"{what} goes on for {elements.size - elements.at} bytes after its end")
+    return 0
+
+
+def build_leased_jobs(
+    job_type,
+    owner,
+    parse_headers,
+    entrypoint,
+    slot,
+    picked_at,
+    ids,
+    priorities,
+    attempts,
+    created,
+    execute_after,
+    payloads,
+    headers,
+):
+    """Make a job of each place in the arrays of a lease.
+
+    The format of arrays is that of the server's ``array_send``: the number of dimensions, whether
+    there are NULLs, the type's oid, length and lower bound of the dimension, and for each element
+    its length or -1 for NULL, and its value in binary. Times as in ``build_jobs``.
+
+    Args:
+        job_type: The model; an instance gets its fields as ``__dict__``.
+        owner: The worker that claimed them.
+        parse_headers: Called with the id of a job and its headers as JSON; the dict, or None.
+        entrypoint: Of all of them, in UTF-8.
+        slot: The seat of the only job, or None.
+        picked_at: ``timestamptz`` in binary.
+        ids: ``bigint[]``.
+        priorities: ``integer[]``.
+        attempts: ``integer[]``.
+        created: ``timestamptz[]``.
+        execute_after: ``timestamptz[]``.
+        payloads: ``bytea[]``.
+        headers: ``bytea[]`` of JSON text; None where no job has any.
+
+    Returns:
+        The jobs in the order of the arrays, and their ids.
+
+    Raises:
+        ValueError: A value is not what it should be, or the arrays differ in length.
+        TypeError: A value is not ``bytes``.
+    """
+    cdef Elements id_elements, priority_elements, attempt_elements, created_elements
+    cdef Elements due_elements, payload_elements, header_elements
+    cdef Field payload, text
+    cdef Py_ssize_t count, i
+    cdef bint has_headers = headers is not None
+    cdef _Template template = _Template(owner)
+    cdef dict fields
+    cdef list jobs = []
+    cdef list numbers = []
+    if type(entrypoint) is not bytes:
+        raise TypeError(f"entrypoint is {type(entrypoint).__name__}, not bytes")
+    if type(picked_at) is not bytes:
+        raise TypeError(f"picked_at is {type(picked_at).__name__}, not bytes")
+    if len(picked_at) != 8:
+        raise ValueError(f"picked_at has {len(picked_at)} bytes, not 8")
+    count = _open_array(ids, "ids", &id_elements)
+    if (
+        _open_array(priorities, "priorities", &priority_elements) != count
+        or _open_array(attempts, "attempts", &attempt_elements) != count
+        or _open_array(created, "created", &created_elements) != count
+        or _open_array(execute_after, "execute_after", &due_elements) != count
+        or _open_array(payloads, "payloads", &payload_elements) != count
+        or (has_headers and _open_array(headers, "headers", &header_elements) != count)
+    ):
+        raise ValueError("the arrays of a lease differ in length")
+    PyDict_SetItem(template.fields, "entrypoint", entrypoint.decode())
+    PyDict_SetItem(template.fields, "slot", slot)
+    template.put_updated(read_int64(PyBytes_AS_STRING(picked_at)))
+    for i in range(count):
+        job_id = PyLong_FromLongLong(read_int64(_next_fixed(&id_elements, "ids", 8)))
+        template.put_counts(
+            read_int32(_next_fixed(&priority_elements, "priorities", 4)),
+            read_int32(_next_fixed(&attempt_elements, "attempts", 4)),
+        )
+        template.put_times(
+            read_int64(_next_fixed(&created_elements, "created", 8)),
+            read_int64(_next_fixed(&due_elements, "execute_after", 8)),
+        )
+        _next_element(&payload_elements, "payloads", &payload)
+        fields = PyDict_Copy(template.fields)
+        PyDict_SetItem(fields, "id", job_id)
+        if payload.length >= 0:
+            PyDict_SetItem(
+                fields,
+                "payload",
+                PyBytes_FromStringAndSize(
+                    payload_elements.source + payload.start, payload.length
+                ),
+            )
+        if has_headers:
+            _next_element(&header_elements, "headers", &text)
+            if text.length >= 0:
+                json = PyBytes_FromStringAndSize(header_elements.source + text.start, text.length)
+                PyDict_SetItem(fields, "headers", parse_headers(job_id, json))
+        numbers.append(job_id)
+        jobs.append(_make_job(job_type, fields))
+    _close_array(&id_elements, "ids")
+    _close_array(&priority_elements, "priorities")
+    _close_array(&attempt_elements, "attempts")
+    _close_array(&created_elements, "created")
+    _close_array(&due_elements, "execute_after")
+    _close_array(&payload_elements, "payloads")
+    if has_headers:
+        _close_array(&header_elements, "headers")
+    return jobs, numbers
 
 
 def decode_ids(raw):

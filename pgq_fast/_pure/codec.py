@@ -31,6 +31,11 @@ _INT64: Final = struct.Struct("!q")
 # The start of a record: the number of fields, and of each its oid, its length and its value.
 _FIXED: Final = struct.Struct("!i 4xiq 4xii 4xii 4xiq 4xiq 4xiq")
 _FIXED_LENGTHS: Final = (8, 4, 4, 8, 8, 8)
+# An element of an array: its length and its value.
+_INT32_ELEMENT: Final = struct.Struct("!ii")
+_INT64_ELEMENT: Final = struct.Struct("!iq")
+# Bytes of an array before its first element, where it has one dimension.
+_ARRAY_HEAD: Final = 20
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack("!ii", 0, 0)
 _COPY_TRAILER: Final = struct.pack("!h", -1)
 _QUEUED: Final = struct.pack("!i", 6) + b"queued"
@@ -183,6 +188,7 @@ def build_jobs(
             created_at, enqueued = created, _decode_time(created)
         if execute_after != due_at:
             due_at, due = execute_after, _decode_time(execute_after)
+        parsed = None if headers is None else parse_headers(job_id, headers)
         job = new(job_type)
         put(
             job,
@@ -201,11 +207,165 @@ def build_jobs(
                 "attempts": attempts,
                 "queue_manager_id": owner,
                 "slot": slot,
-                "headers": None if headers is None else parse_headers(job_id, headers),
+                "headers": parsed,
             },
         )
         jobs.append(job)
     return jobs, faults
+
+
+def _array_length(raw: bytes, what: str) -> int:
+    """How many elements the array in *raw* has."""
+    _require_type(what, raw, bytes)
+    if len(raw) < _ARRAY_HEAD or _INT32.unpack_from(raw)[0] != 1:
+        raise ValueError(f"{what} is no array of one dimension")
+    count: int = _INT32.unpack_from(raw, 12)[0]
+    # Each element takes at least its length.
+    if count < 0 or count > (len(raw) - _ARRAY_HEAD) // 4:
+        raise ValueError(f"{what} cannot have {count} elements in {len(raw)} bytes")
+    return count
+
+
+def _fixed_elements(raw: bytes, what: str, count: int, item: struct.Struct) -> list[int]:
+    """The *count* elements of an array, each a length and an integer of that length."""
+    if len(raw) != _ARRAY_HEAD + count * item.size:
+        raise ValueError(f"{what} has {len(raw)} bytes, not those of {count} elements")
+    length = item.size - 4
+    values = []
+    for found, value in item.iter_unpack(raw[_ARRAY_HEAD:]):
+        if found != length:
+            raise ValueError(f"{what} has an element that is not {length} long")
+        values.append(value)
+    return values
+
+
+def _elements(raw: bytes, what: str, count: int) -> list[bytes | None]:
+    """The *count* elements of an array of any length or none."""
+    values: list[bytes | None] = []
+    at = _ARRAY_HEAD
+    for _ in range(count):
+        if len(raw) - at < 4:
+            raise ValueError(f"{what} breaks off at byte {len(raw)}")
+        (length,) = _INT32.unpack_from(raw, at)
+        at += 4
+        if length < -1 or length > len(raw) - at:
+            raise ValueError(f"{what} has an element of length {length} at byte {at}")
+        if length < 0:
+            values.append(None)
+        else:
+            values.append(raw[at : at + length])
+            at += length
+    if at != len(raw):
+        raise ValueError(f"{what} goes on for {len(raw) - at} bytes after its end")
+    return values
+
+
+def build_leased_jobs(
+    job_type: type[JobT],
+    owner: UUID,
+    parse_headers: Callable[[int, bytes], dict[str, Any] | None],
+    entrypoint: bytes,
+    slot: int | None,
+    picked_at: bytes,
+    ids: bytes,
+    priorities: bytes,
+    attempts: bytes,
+    created: bytes,
+    execute_after: bytes,
+    payloads: bytes,
+    headers: bytes | None,
+) -> tuple[list[JobT], list[int]]:
+    """Make a job of each place in the arrays of a lease.
+
+    The format of arrays is that of the server's ``array_send``: the number of dimensions, whether
+    there are NULLs, the type's oid, length and lower bound of the dimension, and for each element
+    its length or -1 for NULL, and its value in binary. Times as in ``build_jobs``.
+
+    Args:
+        job_type: The model; an instance gets its fields as ``__dict__``.
+        owner: The worker that claimed them.
+        parse_headers: Called with the id of a job and its headers as JSON; the dict, or None.
+        entrypoint: Of all of them, in UTF-8.
+        slot: The seat of the only job, or None.
+        picked_at: ``timestamptz`` in binary.
+        ids: ``bigint[]``.
+        priorities: ``integer[]``.
+        attempts: ``integer[]``.
+        created: ``timestamptz[]``.
+        execute_after: ``timestamptz[]``.
+        payloads: ``bytea[]``.
+        headers: ``bytea[]`` of JSON text; None where no job has any.
+
+    Returns:
+        The jobs in the order of the arrays, and their ids.
+
+    Raises:
+        ValueError: A value is not what it should be, or the arrays differ in length.
+        TypeError: A value is not ``bytes``.
+    """
+    _require_type("entrypoint", entrypoint, bytes)
+    _require_type("picked_at", picked_at, bytes)
+    if len(picked_at) != 8:
+        raise ValueError(f"picked_at has {len(picked_at)} bytes, not 8")
+    count = _array_length(ids, "ids")
+    if (
+        _array_length(priorities, "priorities") != count
+        or _array_length(attempts, "attempts") != count
+        or _array_length(created, "created") != count
+        or _array_length(execute_after, "execute_after") != count
+        or _array_length(payloads, "payloads") != count
+        or (headers is not None and _array_length(headers, "headers") != count)
+    ):
+        raise ValueError("the arrays of a lease differ in length")
+    name = entrypoint.decode()
+    claimed = _decode_time(_INT64.unpack(picked_at)[0])
+    numbers = _fixed_elements(ids, "ids", count, _INT64_ELEMENT)
+    texts = [None] * count if headers is None else _elements(headers, "headers", count)
+    # Many were enqueued at one instant.
+    created_at = due_at = 0
+    enqueued = due = _decode_time(0)
+    jobs: list[JobT] = []
+    new = object.__new__
+    # Past the model's own __setattr__, which validates.
+    put = object.__setattr__
+    for job_id, priority, attempt, moment, due_moment, payload, text in zip(
+        numbers,
+        _fixed_elements(priorities, "priorities", count, _INT32_ELEMENT),
+        _fixed_elements(attempts, "attempts", count, _INT32_ELEMENT),
+        _fixed_elements(created, "created", count, _INT64_ELEMENT),
+        _fixed_elements(execute_after, "execute_after", count, _INT64_ELEMENT),
+        _elements(payloads, "payloads", count),
+        texts,
+        strict=True,
+    ):
+        if moment != created_at:
+            created_at, enqueued = moment, _decode_time(moment)
+        if due_moment != due_at:
+            due_at, due = due_moment, _decode_time(due_moment)
+        parsed = None if text is None else parse_headers(job_id, text)
+        job = new(job_type)
+        put(
+            job,
+            "__dict__",
+            # In the order of the model's fields, which dumps and repr follow.
+            {
+                "id": job_id,
+                "priority": priority,
+                "created": enqueued,
+                "updated": claimed,
+                "heartbeat": claimed,
+                "execute_after": due,
+                "status": "picked",
+                "entrypoint": name,
+                "payload": payload,
+                "attempts": attempt,
+                "queue_manager_id": owner,
+                "slot": slot,
+                "headers": parsed,
+            },
+        )
+        jobs.append(job)
+    return jobs, numbers
 
 
 def decode_ids(raw: bytes) -> list[int]:

@@ -10,6 +10,7 @@ from pgq_fast.cli import run as run_command
 from pgq_fast.cli import schema as schema_commands
 from pgq_fast.cli import sql as sql_commands
 from pgq_fast.cli.context import GlobalOptions
+from pgq_fast.settings import Layout
 
 __all__ = ["app"]
 
@@ -36,6 +37,16 @@ def main(
             help="PostgreSQL schema of all objects; by default the search_path decides.",
         ),
     ] = "",
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            envvar="PGQUEUER_LAYOUT",
+            help=(
+                "Tables of the queue: compat are those of pgqueuer 1.6.0, lease is built for "
+                "volume. By default compat."
+            ),
+        ),
+    ] = None,
     pg_dsn: Annotated[
         str,
         typer.Option(
@@ -52,7 +63,7 @@ def main(
     ] = None,
 ) -> None:
     """Run and manage a job queue on PostgreSQL."""
-    options = GlobalOptions(prefix, schema, pg_dsn, factory)
+    options = GlobalOptions(prefix, schema, layout, pg_dsn, factory)
     # By name: typer has an enum of its own or click's, depending on its version.
     source = context.get_parameter_source("schema")
     typed = source is not None and source.name == "COMMANDLINE"

@@ -20,7 +20,7 @@ from pgq_fast.drivers.base import Driver
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
-from pgq_fast.settings import ConnectionSettings, DBSettings, db_settings
+from pgq_fast.settings import ConnectionSettings, DBSettings, Layout, db_settings
 
 __all__ = ["GlobalOptions", "load_reference", "open_queries", "run"]
 
@@ -33,6 +33,7 @@ class GlobalOptions:
 
     prefix: str = ""
     schema: str = ""
+    layout: Layout | None = None
     pg_dsn: str = dataclasses.field(default="", repr=False)
     factory: str | None = None
 
@@ -47,6 +48,8 @@ class GlobalOptions:
             os.environ["PGQUEUER_PREFIX"] = self.prefix
         if self.schema:
             os.environ["PGQUEUER_SCHEMA"] = self.schema
+        if self.layout is not None:
+            os.environ["PGQUEUER_LAYOUT"] = self.layout.value
         if schema_was_typed:
             for name in [name for name in os.environ if name.upper() == "DB_SCHEMA"]:
                 del os.environ[name]

@@ -91,6 +91,7 @@ def install(
         return
 
     async def operation(queries: Queries) -> bool:
+        await queries.require_layout()
         if await queries.schema_is_installed():
             return False
         await queries.install(create_schema)

@@ -48,6 +48,15 @@ class Claim:
     """When it was asked for, on this process's monotonic clock; set by the worker."""
 
 
+class Rest(NamedTuple):
+    """How long a worker that found nothing to claim may rest."""
+
+    due: timedelta | None
+    """Time until the first queued job may run, at most zero for now; None: none is queued."""
+    look_again: timedelta | None = None
+    """When to claim again whatever is heard or not; None: no need to."""
+
+
 class WorkerLayout(Protocol):
     """The worker's side of a table layout.
 
@@ -103,6 +112,24 @@ class WorkerLayout(Protocol):
         """Queue again what *owner* has picked, except *keep*."""
         ...
 
-    async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
-        """Time until the first queued job may run, at most zero for now; None: none is queued."""
+    async def rest(
+        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+    ) -> Rest:
+        """Look when there will be something to claim of *entrypoints*; *owner* waits from now on.
+
+        Args:
+            entrypoints: What the worker would claim.
+            owner: The worker, which listens for notifications.
+            seats: Whether the end of a job may let it claim more.
+        """
+        ...
+
+    async def leave(self, owner: QueueManagerId) -> None:
+        """The run of *owner* is over: it waits for nothing any more."""
+        ...
+
+    def whole(self, ids: Sequence[JobId]) -> tuple[list[JobId], list[JobId]]:
+        """Split successful jobs: those that had better be ended now, and those to be ended with
+        others of the same claim, if these do not take long.
+        """
         ...

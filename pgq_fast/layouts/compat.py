@@ -15,7 +15,7 @@ from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
-from pgq_fast.layouts.base import Claim, Outcome, Rejected, Retry
+from pgq_fast.layouts.base import Claim, Outcome, Rejected, Rest, Retry
 from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
@@ -287,8 +287,17 @@ class CompatLayout:
             statement("compat/release", self._settings), owner, codec.encode_ids(keep)
         )
 
-    async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
-        """Time until the first queued job may run, at most zero for now; None: none is queued."""
+    async def rest(
+        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+    ) -> Rest:
+        """When a job of *entrypoints* is due. The trigger tells everybody of every change."""
         rows = await self._rows(statement("compat/next_due", self._settings), list(entrypoints))
         due = rows[0][0] if rows else None
-        return due if isinstance(due, timedelta) else None
+        return Rest(due if isinstance(due, timedelta) else None)
+
+    async def leave(self, owner: QueueManagerId) -> None:
+        """Nothing to do."""
+
+    def whole(self, ids: Sequence[JobId]) -> tuple[list[JobId], list[JobId]]:
+        """All of *ids*: each job has a row of its own."""
+        return [*ids], []

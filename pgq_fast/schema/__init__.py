@@ -1,4 +1,4 @@
-"""Management of the ``compat`` table layout: install, inspect, upgrade, verify, uninstall.
+"""Management of the tables of either layout: install, inspect, upgrade, verify, uninstall.
 
 Nothing in here talks to a database. Functions that need one are generators: they yield a
 :class:`~pgq_fast.schema.statements.Statement`, are sent its rows, and return their result.

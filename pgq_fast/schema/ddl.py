@@ -6,23 +6,25 @@ identifiers through, and go into the text unquoted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from pgq_fast.schema.target import (
-    BUCKET_KEY,
+from pgq_fast.schema.compat_tables import BUCKET_KEY
+from pgq_fast.schema.objects import (
+    IDS_SEQUENCE,
     STATUS_TYPE,
     Column,
     EnumType,
     Function,
     Index,
+    Sequence,
     Table,
     Trigger,
+    View,
     beside,
-    retired,
-    target,
 )
-from pgq_fast.settings import DBSettings
+from pgq_fast.schema.target import retired, target
+from pgq_fast.settings import DBSettings, Layout
 
 __all__ = [
     "alter_durability_sql",
@@ -37,14 +39,16 @@ __all__ = [
 def header(settings: DBSettings) -> str:
     """A comment that says which installation the SQL below it is for."""
     return (
-        f"-- pgq_fast, layout compat: prefix={settings.prefix!r} "
+        f"-- pgq_fast, layout {settings.layout.value}: prefix={settings.prefix!r} "
         f"schema={settings.db_schema!r} durability={settings.durability.value}"
     )
 
 
 def spell(text: str, settings: DBSettings) -> str:
-    """*text* with the name of the status type put in."""
-    return text.replace(STATUS_TYPE, settings.qualified.queue_status_type)
+    """*text* with the names of the status type and of the sequence of ids put in."""
+    return text.replace(STATUS_TYPE, settings.qualified.queue_status_type).replace(
+        IDS_SEQUENCE, settings.lease_names.ids_sequence
+    )
 
 
 def create_enum(enum: EnumType, settings: DBSettings) -> str:
@@ -75,13 +79,62 @@ def column_definition(column: Column, settings: DBSettings) -> str:
 
 
 def create_table(table: Table, settings: DBSettings, *, guarded: bool = False) -> str:
-    """``CREATE TABLE``; *guarded* does nothing where the table exists."""
+    """``CREATE TABLE``; *guarded* does nothing where the table exists, nor to its columns then."""
     lines = [column_definition(column, settings) for column in table.columns]
+    if table.primary_key and not any(column.numbering for column in table.columns):
+        lines.append(f"PRIMARY KEY ({', '.join(table.primary_key)})")
     lines += [f"UNIQUE ({', '.join(columns)})" for columns in table.unique]
     unlogged = "UNLOGGED " if table.unlogged else ""
     guard = "IF NOT EXISTS " if guarded else ""
     body = ",\n    ".join(lines)
-    return f"CREATE {unlogged}TABLE {guard}{settings.qualify(table.name)} (\n    {body}\n);"
+    end = f") WITH (\n    {_assignments(table.parameters)}\n)" if table.parameters else ")"
+    statements = [
+        f"CREATE {unlogged}TABLE {guard}{settings.qualify(table.name)} (\n    {body}\n{end};"
+    ]
+    external = [column for column in table.columns if column.external]
+    if external and not guarded:
+        statements.append(store_externally(table, external, settings))
+    return "\n\n".join(statements)
+
+
+def store_externally(table: Table, columns: Iterable[Column], settings: DBSettings) -> str:
+    """Keep large values of *columns* out of line and as they are, from now on."""
+    actions = ",\n    ".join(f"ALTER COLUMN {each.name} SET STORAGE EXTERNAL" for each in columns)
+    return f"ALTER TABLE {settings.qualify(table.name)}\n    {actions};"
+
+
+def set_parameters(
+    table: Table, parameters: Iterable[tuple[str, str]], settings: DBSettings
+) -> str:
+    """Set storage parameters."""
+    return f"ALTER TABLE {settings.qualify(table.name)} SET (\n    {_assignments(parameters)}\n);"
+
+
+def _assignments(parameters: Iterable[tuple[str, str]]) -> str:
+    return ",\n    ".join(f"{name} = {value}" for name, value in parameters)
+
+
+def create_sequence(sequence: Sequence, settings: DBSettings) -> str:
+    """``CREATE SEQUENCE``."""
+    return f"CREATE SEQUENCE {settings.qualify(sequence.name)};"
+
+
+def restore_sequence(sequence: Sequence, settings: DBSettings) -> str:
+    """Create the sequence where it is missing, to go on after the ids that are in use.
+
+    In one block, so that nobody takes an id meanwhile. The tables may be missing too.
+    """
+    name = settings.qualify(sequence.name)
+    lines = [f"IF to_regclass('{name}') IS NULL THEN", f"    CREATE SEQUENCE {name};"]
+    for table, highest in sequence.used:
+        qualified = settings.qualify(table)
+        lines += [
+            f"    IF to_regclass('{qualified}') IS NOT NULL THEN",
+            f"        PERFORM setval('{name}', greatest(",
+            f"            (SELECT last_value FROM {name}), (SELECT {highest} FROM {qualified})));",
+            "    END IF;",
+        ]
+    return block(*lines, "END IF;")
 
 
 def create_index(
@@ -132,11 +185,29 @@ def create_function(function: Function, settings: DBSettings, *, replace: bool =
 
 def create_trigger(trigger: Trigger, settings: DBSettings, *, replace: bool = False) -> str:
     """``CREATE TRIGGER``."""
+    columns = f" OF {', '.join(trigger.update_of)}" if trigger.update_of else ""
+    events = " OR ".join(
+        f"{event}{columns if event == 'UPDATE' else ''}" for event in trigger.events
+    )
+    arguments = ", ".join(f"'{argument}'" for argument in trigger.arguments)
     return (
         f"CREATE {'OR REPLACE ' if replace else ''}TRIGGER {trigger.name}\n"
-        f"AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {settings.qualify(trigger.table)}\n"
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {settings.qualify(trigger.function)}();"
+        f"AFTER {events} ON {settings.qualify(trigger.table)}\n"
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {settings.qualify(trigger.function)}({arguments});"
     )
+
+
+def create_view(view: View, settings: DBSettings, *, replace: bool = False) -> str:
+    """``CREATE VIEW``; one that is replaced must have the same columns."""
+    return (
+        f"CREATE {'OR REPLACE ' if replace else ''}VIEW {settings.qualify(view.name)} AS\n"
+        f"{view.query};"
+    )
+
+
+def recreate_view(view: View, settings: DBSettings) -> str:
+    """Put the view into the place of one with other columns, in one transaction."""
+    return block(f"DROP VIEW {settings.qualify(view.name)};", create_view(view, settings))
 
 
 def merge_buckets(settings: DBSettings) -> str:
@@ -173,10 +244,12 @@ def install_sql(settings: DBSettings, *, create_schema: bool = True) -> str:
     if create_schema and settings.db_schema:
         statements.append(f"CREATE SCHEMA IF NOT EXISTS {settings.db_schema};")
     statements.append(create_enum(wanted.status_type, settings))
+    statements += [create_sequence(sequence, settings) for sequence in wanted.sequences]
     statements += [create_table(table, settings) for table in wanted.tables]
     statements += [create_index(index, settings) for index in wanted.indexes]
-    statements.append(create_function(wanted.function, settings))
-    statements.append(create_trigger(wanted.trigger, settings))
+    statements += [create_function(function, settings) for function in wanted.functions]
+    statements += [create_trigger(trigger, settings) for trigger in wanted.triggers]
+    statements += [create_view(view, settings) for view in wanted.views]
     return "\n\n".join(statements)
 
 
@@ -186,14 +259,19 @@ def uninstall_sql(settings: DBSettings) -> str:
     The schema stays: it may hold objects of others.
     """
     wanted = target(settings)
-    trigger = wanted.trigger
+    qualify = settings.qualify
     return "\n".join(
         [
-            f"DROP TRIGGER IF EXISTS {trigger.name} ON {settings.qualify(trigger.table)};",
-            f"DROP FUNCTION IF EXISTS {settings.qualify(wanted.function.name)}();",
-            *(f"DROP TABLE IF EXISTS {settings.qualify(table.name)};" for table in wanted.tables),
-            f"DROP TYPE IF EXISTS {settings.qualify(wanted.status_type.name)};",
-            f"DROP TYPE IF EXISTS {settings.qualify(retired(settings).type)};",
+            *(f"DROP VIEW IF EXISTS {qualify(view.name)};" for view in wanted.views),
+            *(
+                f"DROP TRIGGER IF EXISTS {trigger.name} ON {qualify(trigger.table)};"
+                for trigger in wanted.triggers
+            ),
+            *(f"DROP FUNCTION IF EXISTS {qualify(each.name)}();" for each in wanted.functions),
+            *(f"DROP TABLE IF EXISTS {qualify(table.name)};" for table in wanted.tables),
+            *(f"DROP SEQUENCE IF EXISTS {qualify(each.name)};" for each in wanted.sequences),
+            f"DROP TYPE IF EXISTS {qualify(wanted.status_type.name)};",
+            f"DROP TYPE IF EXISTS {qualify(retired(settings).type)};",
         ]
     )
 
@@ -227,25 +305,45 @@ _GROWING: Final = {
 
 
 def _storage_parameters(settings: DBSettings) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """What suits a busy queue beyond what the tables are created with."""
     names = settings.qualified
-    yield names.queue_table, _CHURNING
+    if settings.layout is Layout.compat:
+        yield names.queue_table, _CHURNING
+        yield names.schedules_table, _CHURNING
+        yield names.queue_table_log, _GROWING
+        yield names.statistics_table, _GROWING
+        return
+    # The tables that every job goes through have their parameters from the beginning. Batches of
+    # the log stay as they are: where they are kept for the statistics only, they come and go.
     yield names.schedules_table, _CHURNING
-    yield names.queue_table_log, _GROWING
+    yield settings.lease_names.held_table, _CHURNING
+    yield settings.lease_names.dedupe_table, _CHURNING
+    yield settings.lease_names.log_entries_table, _GROWING
     yield names.statistics_table, _GROWING
 
 
 def optimize_autovacuum_sql(settings: DBSettings) -> str:
-    """Storage parameters that suit how each table is used."""
+    """Storage parameters that suit how each table is used.
+
+    Those that tables of the lease layout are created with are set again.
+    """
+    own = target(settings).tables
     return "\n\n".join(
-        f"ALTER TABLE {table} SET (\n    "
-        + ",\n    ".join(f"{name} = {value}" for name, value in parameters.items())
-        + "\n);"
-        for table, parameters in _storage_parameters(settings)
+        [
+            *(set_parameters(each, each.parameters, settings) for each in own if each.parameters),
+            *(
+                f"ALTER TABLE {table} SET (\n    {_assignments(parameters.items())}\n);"
+                for table, parameters in _storage_parameters(settings)
+            ),
+        ]
     )
 
 
 def optimize_autovacuum_rollback_sql(settings: DBSettings) -> str:
-    """Back to the server's defaults for what :func:`optimize_autovacuum_sql` sets."""
+    """Back to the server's defaults for what :func:`optimize_autovacuum_sql` sets.
+
+    Not for what the tables are created with.
+    """
     return "\n\n".join(
         f"ALTER TABLE {table} RESET (\n    " + ",\n    ".join(parameters) + "\n);"
         for table, parameters in _storage_parameters(settings)

@@ -12,23 +12,35 @@ from typing import Final
 
 from pgq_fast.errors import SchemaDriftError
 from pgq_fast.schema import ddl
-from pgq_fast.schema.catalog import Installed, InstalledColumn, InstalledIndex, InstalledTable
-from pgq_fast.schema.target import (
+from pgq_fast.schema.catalog import (
+    Installed,
+    InstalledColumn,
+    InstalledIndex,
+    InstalledTable,
+    InstalledTrigger,
+    InstalledView,
+    Spelling,
+    spelling_of,
+)
+from pgq_fast.schema.objects import (
     STATUS_TYPE,
     Column,
+    Function,
     Index,
+    Sequence,
     Table,
     Target,
+    Trigger,
+    View,
     locate,
-    retired,
-    target,
 )
+from pgq_fast.schema.target import retired, target
 from pgq_fast.settings import DBSettings
 
 __all__ = ["Difference", "differences"]
 
-# pg_trigger.tgtype of AFTER INSERT (4), DELETE (8), UPDATE (16), TRUNCATE (32) FOR EACH STATEMENT.
-_ALL_EVENTS: Final = 4 | 8 | 16 | 32
+# Bits of pg_trigger.tgtype; AFTER and FOR EACH STATEMENT have none.
+_EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 
 _TEXT_TYPES: Final = ("text", "character varying")
 
@@ -53,21 +65,29 @@ class Difference:
 def differences(live: Installed, settings: DBSettings) -> Iterator[Difference]:
     """Compare *live* with the declaration; in an order in which the statements can be applied.
 
-    Labels come before the columns that default to them, columns before the indexes over them,
-    the retired type last: a column refers to it until that has been converted. Objects that the
+    Labels and sequences come before the columns that default to them, columns before the indexes
+    and views over them, functions before their triggers, the retired type last: a column refers to
+    it until that has been converted. Objects that the
     declaration does not know are somebody else's and are left alone.
     """
     wanted = target(settings)
     if not live.schema_exists:
         yield Difference(statements=(f"CREATE SCHEMA IF NOT EXISTS {settings.db_schema};",))
     yield from _status_type(live, wanted, settings)
+    for sequence in wanted.sequences:
+        yield from _ids(live, sequence, settings)
     for table in wanted.tables:
         yield from _table(live, table, settings)
     yield from _retired_objects(live, settings)
     for index in wanted.indexes:
         yield from _index(live, index, wanted, settings)
-    yield from _function(live, wanted, settings)
-    yield from _trigger(live, wanted, settings)
+    for function in wanted.functions:
+        yield from _function(live, function, settings)
+    for trigger in wanted.triggers:
+        yield from _trigger(live, trigger, wanted, settings)
+    spelling = spelling_of(settings)
+    for view in wanted.views:
+        yield from _view(live, view, spelling, settings)
     yield from _retired_type(live, settings)
 
 
@@ -85,6 +105,28 @@ def _status_type(live: Installed, wanted: Target, settings: DBSettings) -> Itera
             )
 
 
+def _ids(live: Installed, sequence: Sequence, settings: DBSettings) -> Iterator[Difference]:
+    installed = live.sequences.get(locate(settings, sequence.name).name)
+    if installed is None:
+        # Where there are tables, they may hold ids.
+        create = ddl.restore_sequence if live.tables else ddl.create_sequence
+        yield Difference(
+            f"missing sequence '{sequence.name}'",
+            (create(sequence, settings),),
+            (
+                f"The ids of jobs go on after those in the tables, since {sequence.name} is "
+                "missing; ids of jobs that have left the log may be given once more.",
+            )
+            if live.tables
+            else (),
+        )
+    elif installed != "bigint":
+        yield Difference(
+            f"different type of sequence '{sequence.name}': {installed}, expected bigint",
+            (f"ALTER SEQUENCE {settings.qualify(sequence.name)} AS bigint;",),
+        )
+
+
 def _table(live: Installed, table: Table, settings: DBSettings) -> Iterator[Difference]:
     installed = live.tables.get(locate(settings, table.name).name)
     if installed is None:
@@ -98,16 +140,17 @@ def _table(live: Installed, table: Table, settings: DBSettings) -> Iterator[Diff
             yield from _column(table, column, found, settings)
     yield from _keys(table, installed, settings)
     yield from _sequence(table, installed, settings)
+    yield from _parameters(table, installed, settings)
     if installed.unlogged != table.unlogged:
         yield _persistence(table, installed, settings)
 
 
 def _missing_column(table: Table, column: Column, settings: DBSettings) -> Difference:
     definition = ddl.column_definition(column, settings)
-    return Difference(
-        f"missing column '{table.name}.{column.name}'",
-        (f"ALTER TABLE {settings.qualify(table.name)} ADD COLUMN {definition};",),
-    )
+    statements = [f"ALTER TABLE {settings.qualify(table.name)} ADD COLUMN {definition};"]
+    if column.external:
+        statements.append(ddl.store_externally(table, [column], settings))
+    return Difference(f"missing column '{table.name}.{column.name}'", tuple(statements))
 
 
 def _column(
@@ -140,6 +183,11 @@ def _column(
         yield Difference(
             f"different default of column '{where}': {found.default}, expected {wanted}",
             (f"{alter} ALTER COLUMN {column.name} {_default_action(column, settings)};",),
+        )
+    if column.external and not found.external:
+        yield Difference(
+            f"different storage of column '{where}': expected external",
+            (ddl.store_externally(table, [column], settings),),
         )
 
 
@@ -190,17 +238,19 @@ def _conversion(
 
 def _keys(table: Table, installed: InstalledTable, settings: DBSettings) -> Iterator[Difference]:
     alter = f"ALTER TABLE {settings.qualify(table.name)}"
-    if not installed.primary_key and "id" in installed.columns:
+    wanted, found = ", ".join(table.primary_key), ", ".join(installed.primary_key)
+    if wanted and not found and set(table.primary_key) <= installed.columns.keys():
         yield Difference(
-            f"missing primary key of table '{table.name}'", (f"{alter} ADD PRIMARY KEY (id);",)
+            f"missing primary key of table '{table.name}'",
+            (f"{alter} ADD PRIMARY KEY ({wanted});",),
         )
-    elif installed.primary_key not in ((), ("id",)):
-        keys = ", ".join(installed.primary_key)
+    elif found not in ("", wanted):
+        expected = f"({wanted})" if wanted else "none"
         yield Difference(
-            f"different primary key of table '{table.name}': ({keys}), expected (id)",
+            f"different primary key of table '{table.name}': ({found}), expected {expected}",
             notes=(
-                f"The primary key of {table.name} is ({keys}) instead of (id), which an upgrade "
-                "does not change: change it by hand.",
+                f"The primary key of {table.name} is ({found}) instead of {expected}, which an "
+                "upgrade does not change: change it by hand.",
             ),
         )
     for columns in table.unique:
@@ -235,6 +285,27 @@ def _sequence(
         )
 
 
+def _parameters(
+    table: Table, installed: InstalledTable, settings: DBSettings
+) -> Iterator[Difference]:
+    """What is not set; a value of somebody else's is their tuning, except for the fixed ones."""
+    for name, value in table.parameters:
+        found = installed.parameters.get(name)
+        if found is None or (name in table.fixed and _switch(found) != _switch(value)):
+            problem = (
+                f"missing storage parameter '{name}' of table '{table.name}'"
+                if found is None
+                else f"different storage parameter '{name}' of table '{table.name}': {found}, "
+                f"expected {value}"
+            )
+            yield Difference(problem, (ddl.set_parameters(table, [(name, value)], settings),))
+
+
+def _switch(value: str) -> str:
+    """One spelling for each of the two states of a boolean parameter."""
+    return {"false": "off", "no": "off", "0": "off"}.get(value.lower(), value.lower())
+
+
 def _persistence(table: Table, installed: InstalledTable, settings: DBSettings) -> Difference:
     # An upgrade never changes it: that would rewrite the table, and the settings say what a
     # new installation should be like, not what this one was meant to be.
@@ -251,8 +322,7 @@ def _persistence(table: Table, installed: InstalledTable, settings: DBSettings) 
 
 def _retired_objects(live: Installed, settings: DBSettings) -> Iterator[Difference]:
     gone = retired(settings)
-    name = locate(settings, gone.index).name
-    if name in live.indexes:
+    if gone.index is not None and locate(settings, gone.index).name in live.indexes:
         index = Index(gone.index, settings.queue_table, "")
         yield Difference(statements=(ddl.drop_index(index, settings),))
     table = live.tables.get(locate(settings, gone.table).name)
@@ -333,8 +403,7 @@ def _index_problem(
     )
 
 
-def _function(live: Installed, wanted: Target, settings: DBSettings) -> Iterator[Difference]:
-    function = wanted.function
+def _function(live: Installed, function: Function, settings: DBSettings) -> Iterator[Difference]:
     body = live.functions.get(locate(settings, function.name).name)
     if body is None:
         yield Difference(
@@ -348,28 +417,59 @@ def _function(live: Installed, wanted: Target, settings: DBSettings) -> Iterator
         )
 
 
-def _trigger(live: Installed, wanted: Target, settings: DBSettings) -> Iterator[Difference]:
-    trigger = wanted.trigger
-    installed = live.triggers.get(locate(settings, trigger.name).name)
+def _trigger(
+    live: Installed, trigger: Trigger, wanted: Target, settings: DBSettings
+) -> Iterator[Difference]:
+    label = f"'{trigger.name}'"
+    if sum(other.name == trigger.name for other in wanted.triggers) > 1:
+        label += f" of table '{trigger.table}'"
+    table, name = locate(settings, trigger.table).name, locate(settings, trigger.name).name
+    installed = live.triggers.get((table, name))
     if installed is None:
-        yield Difference(
-            f"missing trigger '{trigger.name}'", (ddl.create_trigger(trigger, settings),)
-        )
+        yield Difference(f"missing trigger {label}", (ddl.create_trigger(trigger, settings),))
         return
-    function = locate(settings, trigger.function).name
-    if (installed.function, installed.events) != (function, _ALL_EVENTS):
+    declared = InstalledTrigger(
+        function=locate(settings, trigger.function).name,
+        events=sum(_EVENTS[event] for event in trigger.events),
+        update_of=frozenset(trigger.update_of),
+        arguments=trigger.arguments,
+        conditional=False,
+        enabled=installed.enabled,
+    )
+    if installed != declared:
         yield Difference(
-            f"different trigger '{trigger.name}'",
-            (ddl.create_trigger(trigger, settings, replace=True),),
+            f"different trigger {label}", (ddl.create_trigger(trigger, settings, replace=True),)
         )
     if not installed.enabled:
-        table = settings.qualify(trigger.table)
+        qualified = settings.qualify(trigger.table)
         yield Difference(
-            f"disabled trigger '{trigger.name}'",
+            f"disabled trigger {label}",
             notes=(
                 f"The trigger {trigger.name} is disabled, so workers hear of new jobs only when "
-                f"they poll: ALTER TABLE {table} ENABLE TRIGGER {trigger.name};",
+                f"they poll: ALTER TABLE {qualified} ENABLE TRIGGER {trigger.name};",
             ),
+        )
+
+
+def _view(
+    live: Installed, view: View, spelling: Spelling, settings: DBSettings
+) -> Iterator[Difference]:
+    installed = live.views.get(locate(settings, view.name).name)
+    if installed is None:
+        yield Difference(f"missing view '{view.name}'", (ddl.create_view(view, settings),))
+        return
+    declared = InstalledView(
+        tuple((column.name, column.type) for column in view.columns),
+        spelling.of_query(view.query),
+    )
+    if installed.columns != declared.columns:
+        yield Difference(
+            f"different columns of view '{view.name}'", (ddl.recreate_view(view, settings),)
+        )
+    elif installed != declared:
+        # In place, so that rights to the view stay.
+        yield Difference(
+            f"different view '{view.name}'", (ddl.create_view(view, settings, replace=True),)
         )
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from typing import Literal
 
 from pgq_fast.drivers.base import SessionLockKey
-from pgq_fast.errors import SessionStateError
+from pgq_fast.errors import LayoutMismatchError, SessionStateError
 from pgq_fast.logconfig import logger
 from pgq_fast.schema import ddl, lookups
 from pgq_fast.schema.catalog import inspect
 from pgq_fast.schema.differences import differences
+from pgq_fast.schema.layout import require_layout
+from pgq_fast.schema.objects import locate
 from pgq_fast.schema.planning import Plan, plan
 from pgq_fast.schema.statements import BEGIN, COMMIT, Statement, Steps, fetch_exists
-from pgq_fast.schema.target import locate, target
-from pgq_fast.settings import DBSettings, Layout
-from pgq_fast.sql import statement
+from pgq_fast.schema.target import target
+from pgq_fast.settings import DBSettings
 
 __all__ = [
     "alter_durability",
@@ -48,15 +49,21 @@ def install(settings: DBSettings, create_schema: bool = True) -> Steps[None]:
     Args:
         settings: Names and durability.
         create_schema: Whether to create ``db_schema`` too; without it the schema must exist.
+
+    Raises:
+        LayoutMismatchError: The other layout is there, or both; nothing was created.
     """
-    if settings.layout is Layout.lease:
-        yield Statement(statement("lease/install", settings))
-        return
+    yield from require_layout(settings)
     yield Statement(ddl.install_sql(settings, create_schema=create_schema))
 
 
 def uninstall(settings: DBSettings) -> Steps[None]:
-    """Drop all objects and every job in them."""
+    """Drop all objects and every job in them.
+
+    Raises:
+        LayoutMismatchError: The other layout is there, or both; nothing was dropped.
+    """
+    yield from require_layout(settings)
     yield Statement(ddl.uninstall_sql(settings))
 
 
@@ -71,7 +78,9 @@ def plan_upgrade(settings: DBSettings) -> Steps[Plan]:
 
     Raises:
         SchemaDriftError: A column has a type that nothing converts.
+        LayoutMismatchError: The other layout is there, or both.
     """
+    yield from require_layout(settings)
     live = yield from inspect(settings)
     return plan(live, settings)
 
@@ -105,6 +114,7 @@ def apply_upgrade(settings: DBSettings) -> Steps[Plan]:
 
     Raises:
         SchemaDriftError: A column has a type that nothing converts; nothing was changed.
+        LayoutMismatchError: The other layout is there, or both; nothing was changed.
     """
     try:
         yield lock(settings)
@@ -160,17 +170,32 @@ def _begin_turn(settings: DBSettings) -> Steps[None]:
 
 
 def alter_durability(settings: DBSettings) -> Steps[None]:
-    """Make the tables logged or unlogged, as the settings' durability has it; rows stay."""
+    """Make the tables logged or unlogged, as the settings' durability has it; rows stay.
+
+    Raises:
+        LayoutMismatchError: The other layout is there, or both.
+    """
+    yield from require_layout(settings)
     yield Statement("\n\n".join(ddl.alter_durability_sql(settings)))
 
 
 def optimize_autovacuum(settings: DBSettings) -> Steps[None]:
-    """Set storage parameters that suit how each table is used."""
+    """Set storage parameters that suit how each table is used.
+
+    Raises:
+        LayoutMismatchError: The other layout is there, or both.
+    """
+    yield from require_layout(settings)
     yield Statement(ddl.optimize_autovacuum_sql(settings))
 
 
 def optimize_autovacuum_rollback(settings: DBSettings) -> Steps[None]:
-    """Take back what :func:`optimize_autovacuum` set."""
+    """Take back what :func:`optimize_autovacuum` set.
+
+    Raises:
+        LayoutMismatchError: The other layout is there, or both.
+    """
+    yield from require_layout(settings)
     yield Statement(ddl.optimize_autovacuum_rollback_sql(settings))
 
 
@@ -209,27 +234,37 @@ def verify(
 ) -> Steps[list[str]]:
     """What is not as expected, a line each; empty where everything is.
 
+    Where another layout is there than the settings ask for, that is the one line.
+
     Args:
         settings: Names; ``widen_id`` says whether 32-bit ids are a problem.
         expect: ``"present"`` reports what is missing or different, ``"absent"`` what is there.
     """
+    if expect == "present":
+        try:
+            yield from require_layout(settings)
+        except LayoutMismatchError as mismatch:
+            return [str(mismatch)]
     live = yield from inspect(settings)
     if expect == "present":
         return [found.problem for found in differences(live, settings) if found.problem]
 
-    def unexpected(kind: str, names: list[str], found: Mapping[str, object]) -> Iterator[str]:
+    def unexpected(kind: str, names: Iterable[str], found: Container[str]) -> Iterator[str]:
         for name in names:
             if locate(settings, name).name in found:
                 yield f"unexpected {kind} '{name}'"
 
     wanted = target(settings)
+    triggers = {name for _, name in live.triggers}
     return [
-        *unexpected("table", [table.name for table in wanted.tables], live.tables),
+        *unexpected("table", (each.name for each in wanted.tables), live.tables),
+        *unexpected("view", (each.name for each in wanted.views), live.views),
+        *unexpected("sequence", (each.name for each in wanted.sequences), live.sequences),
         *unexpected(
             "type",
             [wanted.status_type.name, settings.legacy_statistics_status_type],
             live.enums,
         ),
-        *unexpected("function", [wanted.function.name], live.functions),
-        *unexpected("trigger", [wanted.trigger.name], live.triggers),
+        *unexpected("function", (each.name for each in wanted.functions), live.functions),
+        *unexpected("trigger", dict.fromkeys(each.name for each in wanted.triggers), triggers),
     ]

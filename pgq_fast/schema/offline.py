@@ -10,16 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgq_fast.schema import ddl
-from pgq_fast.schema.target import (
-    STATUS_TYPE,
-    Index,
-    Table,
-    beside,
-    locate,
-    retired,
-    target,
-)
-from pgq_fast.settings import DBSettings
+from pgq_fast.schema.objects import STATUS_TYPE, Index, Table, beside, locate
+from pgq_fast.schema.target import retired, target
+from pgq_fast.settings import DBSettings, Layout
 
 __all__ = ["upgrade_script"]
 
@@ -33,28 +26,73 @@ def _statements(settings: DBSettings) -> Iterator[str]:
     """In an order that works for every release: see :func:`pgq_fast.schema.differences`."""
     wanted, gone = target(settings), retired(settings)
     enum = wanted.status_type
+    if settings.layout is Layout.lease:
+        yield _refuse_compat(settings)
     if settings.db_schema:
         yield f"CREATE SCHEMA IF NOT EXISTS {settings.db_schema};"
     yield ddl.block(ddl.create_enum(enum, settings), on_error="duplicate_object")
     for label in enum.labels:
         yield ddl.add_label(enum, label, settings)
+    for sequence in wanted.sequences:
+        yield ddl.restore_sequence(sequence, settings)
     for table in wanted.tables:
         yield ddl.create_table(table, settings, guarded=True)
         yield _complete_columns(table, settings)
-        yield _add_keys(table, settings)
-        if settings.widen_id:
+        external = [column for column in table.columns if column.external]
+        if external:
+            yield ddl.store_externally(table, external, settings)
+        if table.primary_key or table.unique:
+            yield _add_keys(table, settings)
+        if table.parameters:
+            yield _complete_parameters(table, settings)
+        if settings.widen_id and any(column.numbering for column in table.columns):
             yield _widen(table, settings)
     yield _statistics_status(settings)
     yield _relax_retired_column(settings)
-    yield f"DROP INDEX IF EXISTS {beside(settings, settings.queue_table, gone.index)};"
+    if gone.index is not None:
+        yield f"DROP INDEX IF EXISTS {beside(settings, settings.queue_table, gone.index)};"
     for index in wanted.indexes:
         if index == wanted.bucket_index:
             yield ddl.merge_buckets(settings)
         yield _rebuild_index(index, settings)
         yield ddl.drop_index(index, settings, name=index.rebuild_name)
-    yield ddl.create_function(wanted.function, settings, replace=True)
-    yield ddl.create_trigger(wanted.trigger, settings, replace=True)
+    for function in wanted.functions:
+        yield ddl.create_function(function, settings, replace=True)
+    for trigger in wanted.triggers:
+        yield ddl.create_trigger(trigger, settings, replace=True)
+    for view in wanted.views:
+        yield ddl.create_view(view, settings, replace=True)
     yield f"DROP TYPE IF EXISTS {settings.qualify(gone.type)};"
+
+
+def _refuse_compat(settings: DBSettings) -> str:
+    """Stop where the names of the views are those of tables: that is the other layout."""
+    queue = settings.qualified.queue_table
+    return ddl.block(
+        "IF EXISTS (",
+        f"    SELECT FROM pg_class WHERE oid = to_regclass('{queue}') AND relkind IN ('r', 'p')",
+        ") THEN",
+        f"    RAISE EXCEPTION '{queue} is a table: the layout compat is installed, '",
+        "        'and this script is for the layout lease. Nothing was changed.';",
+        "END IF;",
+    )
+
+
+def _complete_parameters(table: Table, settings: DBSettings) -> str:
+    """Set the storage parameters that are not set; a value that somebody chose stays."""
+    qualified = settings.qualify(table.name)
+    lines: list[str] = []
+    for name, value in table.parameters:
+        kept = f"{name}={value}" if name in table.fixed else f"{name}=%"
+        lines += [
+            "IF NOT EXISTS (",
+            "    SELECT FROM pg_class c, unnest(c.reloptions) AS option",
+            f"    WHERE c.oid = '{qualified}'::regclass AND option LIKE '{kept}'",
+            ") THEN",
+            f"    ALTER TABLE {qualified} SET ({name} = {value});",
+            "END IF;",
+        ]
+    return ddl.block(*lines)
 
 
 def _complete_columns(table: Table, settings: DBSettings) -> str:
@@ -74,7 +112,9 @@ def _complete_columns(table: Table, settings: DBSettings) -> str:
 
 def _add_keys(table: Table, settings: DBSettings) -> str:
     qualified = settings.qualify(table.name)
-    keys = ["PRIMARY KEY (id)", *(f"UNIQUE ({', '.join(columns)})" for columns in table.unique)]
+    keys = [f"UNIQUE ({', '.join(columns)})" for columns in table.unique]
+    if table.primary_key:
+        keys.insert(0, f"PRIMARY KEY ({', '.join(table.primary_key)})")
     lines: list[str] = []
     for key in keys:
         lines += [

@@ -2,26 +2,43 @@
 
 A file holds one statement in PostgreSQL's own syntax, with ``{queue_table}`` and the like where a
 name from the settings goes; values are always parameters. Lines between ``-- [flag`` and
-``-- flag]`` belong to the variants that have the flag. Comments are not sent to the server.
+``-- flag]`` belong to the variants that have the flag, and ``-- include name x=$1`` stands for the
+lines of another file with ``$1`` for its ``<x>``. Comments are not sent to the server.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Iterator
 from importlib.resources import files
 
 from pgq_fast.settings import DBSettings
 
 
 @functools.cache
-def _text(name: str) -> str:
-    return (files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
+def _lines(name: str) -> tuple[str, ...]:
+    text = (files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
+    lines: list[str] = []
+    for line in text.splitlines():
+        keyword, _, included = line.strip().partition("-- include ")
+        if included and not keyword:
+            lines += _included(*included.split())
+        else:
+            lines.append(line)
+    return tuple(lines)
+
+
+def _included(name: str, *arguments: str) -> Iterator[str]:
+    values = dict(argument.split("=", 1) for argument in arguments)
+    for line in _lines(name):
+        yield re.sub(r"<(\w+)>", lambda found: values[found[1]], line)
 
 
 def _render(name: str, settings: DBSettings, flags: tuple[str, ...]) -> str:
     lines: list[str] = []
     closing: str | None = None
-    for line in _text(name).splitlines():
+    for line in _lines(name):
         bare = line.strip()
         if closing is not None:
             if bare == closing:

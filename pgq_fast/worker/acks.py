@@ -30,6 +30,10 @@ RIDE_ROWS: Final = 10_000
 ACK_DELAY: Final = 0.1
 """Seconds that outcomes wait for company while claims come back full; nobody is idle then."""
 
+COMPANY_DELAY: Final = 0.05
+"""Seconds that outcomes wait for those of the same claim, where they share a row and nobody is in
+a hurry: a claim with one slow job is written at most so often."""
+
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts while the server does not take outcomes."""
@@ -84,6 +88,8 @@ class Acknowledger:
         self._turn = asyncio.Lock()
         self._patient = False
         self._rides = 0
+        # Whether the last ride left outcomes behind that wait for others of their claim.
+        self._left_behind = False
 
     def __len__(self) -> int:
         """Jobs whose outcomes wait."""
@@ -141,9 +147,13 @@ class Acknowledger:
                     not await wait_for_event(self._enough, ACK_DELAY)
                     and self._rides > rides
                     and not self._waiting
+                    and not self._left_behind
                 ):
                     # Claims take the successes along; what waits now waits for the next one.
                     continue
+            elif not self._waiting and not self._layout.whole(self.successes)[0]:
+                self._enough.clear()
+                await wait_for_event(self._enough, COMPANY_DELAY)
             try:
                 await self._send_waiting()
                 pause = FIRST_PAUSE
@@ -198,8 +208,12 @@ class Acknowledger:
             return
         async with self._turn:
             self._rides += 1
-            self._take_successes()
-            if not self._waiting:
+            self._sending_ids, rest = self._layout.whole(self.successes)
+            self._left_behind = bool(rest)
+            # Not another list: the present one is known elsewhere.
+            self.successes[:] = rest
+            self.noticed = self._left_behind
+            if not self._waiting and not rest:
                 self._work.clear()
             try:
                 yield self._sending_ids

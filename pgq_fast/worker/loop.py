@@ -331,7 +331,9 @@ class Worker:
             if self.wake.is_set() or self.stopping:
                 return
             try:
-                due = await self.layout.next_due(list(self.limits()))
+                due, look_again = await self.layout.rest(
+                    list(self.limits()), self.owner, self.wake_at_delete
+                )
             except Exception as error:
                 if not self._replaces(error):
                     raise
@@ -342,6 +344,8 @@ class Worker:
                 self.manager.shutdown.set()
                 return
             timeout = self._rest_time(due)
+            if look_again is not None:
+                timeout = min(timeout, look_again.total_seconds())
             if draining and len(self.acks):
                 # A retry may be among what the server has not taken yet.
                 timeout = min(timeout, RECONNECT_PAUSE)
@@ -450,6 +454,7 @@ class Worker:
             if not self.upcoming.cancelled() and (error := self.upcoming.exception()) is not None:
                 logger.warning("The last claim of the run failed: %s", error)
         await self.dispatcher.close()
+        await self._quietly(self.layout.leave(self.owner), "say that this worker waits no more")
         if not await self.acks.close():
             # Releasing now would run jobs again that have ended. Others rescue what is left.
             logger.error("The server could not be told how the last jobs of this worker ended")

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
-from pgq_fast.layouts.base import Claim, Outcome, Retry, WorkerLayout
+from pgq_fast.layouts.base import Claim, Outcome, Rest, Retry, WorkerLayout
 from pgq_fast.models import Job
 from pgq_fast.repository import EntrypointExecutionParameter, QueueRepositoryPort
+from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
 LONG_AGO = timedelta(days=36500)
+
+UNHEARD = timedelta(milliseconds=250)
+"""Between two looks at a queue that need not tell of its jobs."""
 
 
 @runtime_checkable
@@ -35,6 +39,8 @@ class PortLayout:
     queries: QueueRepositoryPort
     can_release: bool = dataclasses.field(default=False, init=False)
     can_end_in_claim: bool = dataclasses.field(default=False, init=False)
+    gated: bool = False
+    """Whether notifications are sent only to those who wait, which the port cannot say."""
     # The port wants to see the job that ended, so it is kept from claim to end.
     _claimed: dict[JobId, Job] = dataclasses.field(default_factory=dict, init=False)
 
@@ -95,18 +101,31 @@ class PortLayout:
     async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
         """Nothing: see the class."""
 
-    async def next_due(self, entrypoints: Sequence[QueueEntrypoint]) -> timedelta | None:
+    async def rest(
+        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+    ) -> Rest:
         """Three probes; the last one closes the gap in which a job becomes due between them."""
         names = list(entrypoints)
-        if await self.queries.eligible_queued_work(names):
-            return timedelta(0)
-        eta = await self.queries.next_deferred_eta(names)
-        if eta is None and await self.queries.queued_work(names):
-            return timedelta(0)
-        return eta
+        due: timedelta | None = timedelta(0)
+        if not await self.queries.eligible_queued_work(names):
+            due = await self.queries.next_deferred_eta(names)
+            if due is None and await self.queries.queued_work(names):
+                due = timedelta(0)
+        return Rest(due, UNHEARD if self.gated else None)
+
+    async def leave(self, owner: QueueManagerId) -> None:
+        """Nothing to do."""
+
+    def whole(self, ids: Sequence[JobId]) -> tuple[list[JobId], list[JobId]]:
+        """All of *ids*."""
+        return [*ids], []
 
 
 def worker_layout(queries: QueueRepositoryPort) -> WorkerLayout:
     """The quickest way to *queries* that a worker can take."""
     layout = queries.worker_layout() if isinstance(queries, HasWorkerLayout) else None
-    return PortLayout(queries) if layout is None else layout
+    if layout is not None:
+        return layout
+    settings = getattr(getattr(queries, "qbq", None), "settings", None)
+    gated = isinstance(settings, DBSettings) and settings.layout is Layout.lease
+    return PortLayout(queries, gated=gated)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from pgq_fast.layouts.compat import CompatLayout
+from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
@@ -130,7 +131,7 @@ class ClaimNote:
 
 
 class LayoutSpy:
-    """Notes what workers ask of the compat layout, in the order in which they ask."""
+    """Notes what workers ask of their layouts, in the order in which they ask."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
@@ -140,10 +141,14 @@ class LayoutSpy:
         """Called with each claim when its answer is there."""
         self.before_claim: Callable[[QueueManagerId], Awaitable[None]] | None = None
         """Awaited before each claim."""
-        claim, next_due = CompatLayout.claim, CompatLayout.next_due
+        for layout in (CompatLayout, LeaseLayout):
+            self._note(monkeypatch, layout)
+
+    def _note(self, monkeypatch: pytest.MonkeyPatch, layout_type: Any) -> None:
+        claim, rest = layout_type.claim, layout_type.rest
 
         async def noted_claim(
-            layout: CompatLayout,
+            layout: Any,
             batch_size: int,
             limits: Any,
             owner: QueueManagerId,
@@ -163,12 +168,12 @@ class LayoutSpy:
             self.on_claim(note)
             return answer
 
-        async def noted_next_due(layout: CompatLayout, *more: Any, **named: Any) -> Any:
-            with self._call("next_due"):
-                return await next_due(layout, *more, **named)
+        async def noted_rest(layout: Any, *more: Any, **named: Any) -> Any:
+            with self._call("rest"):
+                return await rest(layout, *more, **named)
 
-        monkeypatch.setattr(CompatLayout, "claim", noted_claim)
-        monkeypatch.setattr(CompatLayout, "next_due", noted_next_due)
+        monkeypatch.setattr(layout_type, "claim", noted_claim)
+        monkeypatch.setattr(layout_type, "rest", noted_rest)
 
     @contextlib.contextmanager
     def _call(self, name: str) -> Iterator[None]:
@@ -195,7 +200,7 @@ class LayoutSpy:
                 return
 
     def _rests(self) -> bool:
-        return not self.under_way and self.calls[-1:] == ["next_due"]
+        return not self.under_way and self.calls[-1:] == ["rest"]
 
 
 class Recorder:

@@ -217,7 +217,7 @@ async def test_a_claim_is_not_planned_anew_each_time(driver: Any, queries: Queri
         for some in (limits, limited):
             claim = await layout.claim(2, some, OWNER, timedelta(seconds=30), 2**24)
             claim = await layout.claim(2, some, OWNER, None, 2**24, [job.id for job in claim.jobs])
-            await layout.next_due(list(some))
+            await layout.rest(list(some), OWNER, False)
             await layout.finish([job.id for job in claim.jobs], OWNER)
     counted = await driver.fetch(
         "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements"

@@ -20,10 +20,10 @@ from pgq_fast.executors import (
     DatabaseRetryEntrypointExecutor,
     EntrypointExecutorParameters,
 )
-from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.models import Context, Job, TracebackRecord
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
+from pgq_fast.worker.port import worker_layout
 
 pytestmark = pytest.mark.pg_matrix
 
@@ -83,10 +83,11 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
 ) -> None:
     """The probe finds nothing queued, and when its answer is there, nothing runs any more."""
     gate = asyncio.Event()
-    next_due = CompatLayout.next_due
+    layout_type = type(worker_layout(manager.queries))
+    rest = layout_type.rest
 
-    async def slow_probe(self: CompatLayout, entrypoints: Any) -> Any:
-        due = await next_due(self, entrypoints)
+    async def slow_probe(self: Any, *args: Any) -> Any:
+        due = await rest(self, *args)
         gate.set()
         await asyncio.sleep(0.05)
         return due
@@ -100,7 +101,7 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
             raise RetryRequested(AT_ONCE)
         await manager.queries.enqueue("e", b"child")
 
-    monkeypatch.setattr(CompatLayout, "next_due", slow_probe)
+    monkeypatch.setattr(layout_type, "rest", slow_probe)
     await enqueue(manager, 1)
     started = asyncio.get_running_loop().time()
     await drain(manager)
@@ -113,10 +114,11 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
 async def test_drain_goes_on_when_the_server_takes_a_retry_late(
     manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retry = CompatLayout.retry
+    layout_type = type(worker_layout(manager.queries))
+    retry = layout_type.retry
     failures = 2
 
-    async def failing(self: CompatLayout, *args: Any) -> None:
+    async def failing(self: Any, *args: Any) -> None:
         nonlocal failures
         if failures:
             failures -= 1
@@ -128,7 +130,7 @@ async def test_drain_goes_on_when_the_server_takes_a_retry_late(
         if not job.attempts:
             raise RetryRequested(AT_ONCE)
 
-    monkeypatch.setattr(CompatLayout, "retry", failing)
+    monkeypatch.setattr(layout_type, "retry", failing)
     ids = await enqueue(manager, 1)
     await drain(manager)
     assert await tables.ended() == ids

@@ -1,0 +1,427 @@
+"""The ``lease`` layout for workers: tables built for volume.
+
+A claim moves jobs of ``ready`` into a row of ``lease``, whose id is the fence of all that follows.
+The statements are in ``sql/lease``; here is which of them are sent, and when.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final, cast
+
+from pgq_fast import models
+from pgq_fast._impl import codec
+from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
+from pgq_fast.drivers.failures import constraint_of, sqlstate_of
+from pgq_fast.errors import MalformedRowError, OpenTransactionError
+from pgq_fast.layouts.base import Claim, Outcome, Rest, Retry
+from pgq_fast.layouts.lease_log import log_modes
+from pgq_fast.layouts.leases import Lease, Leases
+from pgq_fast.layouts.promotion import Promotion
+from pgq_fast.layouts.waiting import Waiting
+from pgq_fast.settings import DBSettings, JobLog, SynchronousCommit
+from pgq_fast.sql import statement
+from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
+
+UNIQUE_VIOLATION: Final = "23505"
+DEADLOCK_DETECTED: Final = "40P01"
+
+FRONT: Final = (-(2**31), -(2**63))
+"""Before every job in the order of claims: the complement of a priority, and an id."""
+
+ONWARD_FROM: Final = 10_000
+"""Jobs that this worker claims from the front of the line until it goes on from where its last
+claim ended: to pass over about so many dead index entries costs no more than a millisecond."""
+
+SLOW_CLAIM: Final = 0.05
+"""Seconds of a claim from the front after which the same holds whatever their number: others have
+claimed, or an old transaction keeps the dead from being forgotten."""
+
+FRONT_SHARE: Final = 10
+"""Claims from the front, which alone see what has come back or is more urgent, take at most about
+one part in so many of a worker's time."""
+
+BUSY_CLAIMS: Final = 2
+"""Full claims in a row after which a worker does not wait to be told any more."""
+
+
+class LeaseLayout:
+    """:class:`~pgq_fast.layouts.base.WorkerLayout` on the tables of the lease layout.
+
+    Args:
+        driver: Any driver; the package's own are asked for rows by position.
+        settings: Names of the tables, and which commits wait for the disk.
+    """
+
+    can_release = True
+    # One commit for both, on however many connections.
+    can_end_in_claim = True
+
+    def __init__(self, driver: Driver, settings: DBSettings) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._rows = row_fetcher(driver)
+        # Of a driver that is not ours we cannot know whether the user has a transaction open.
+        self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
+        self._leases = Leases()
+        # With the further arguments that the statements take then, where not everything is logged.
+        self._logs_all = settings.job_log is JobLog.all and not settings.job_log_of
+        self._log_flag = "unselective" if self._logs_all else "selective"
+        self._log_modes: tuple[str, ...] = () if self._logs_all else log_modes(settings)
+        self._promotion = Promotion(driver, settings)
+        self._waiting = Waiting(driver, settings)
+        self._limits: Mapping[QueueEntrypoint, int] = {}
+        self._names: list[QueueEntrypoint] = []
+        self._seats: Int8Array | None = None
+        # Where the last claim of each entrypoint ended, as in FRONT.
+        self._places: dict[QueueEntrypoint, tuple[int, int]] = {}
+        self._claimed_from_front = 0
+        self._front_is_slow = False
+        self._next_from_front = 0.0
+        self._full_claims = 0
+
+    # -- Claim --------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        batch_size: int,
+        limits: Mapping[QueueEntrypoint, int],
+        owner: QueueManagerId,
+        stale_after: timedelta | None,
+        max_bytes: int,
+        ending: Sequence[JobId] = (),
+        budget: int | None = None,
+    ) -> Claim:
+        """Pick up to *batch_size* jobs for *owner*, and end *ending* in the same statement.
+
+        Where there are limits, in one before: what lost a seat must not lose what it was to end.
+        Leases without a heartbeat for *stale_after* are looked for where the worker finds nothing
+        better to do, or so much that it does not matter.
+
+        *budget* is the most jobs that the worker may hold; the rest is as in the protocol.
+
+        Raises:
+            OpenTransactionError: The connection has a transaction open.
+        """
+        if self._in_transaction is not None and self._in_transaction():
+            raise OpenTransactionError("Claiming jobs")
+        if limits is not self._limits:
+            # A worker passes the same mapping until an entrypoint is added.
+            self._limits = limits
+            self._names = list(limits)
+            limited = budget is not None or any(limit > 0 for limit in limits.values())
+            self._seats = Int8Array(limits.values()) if limited else None
+        await self._promotion.promote_due(self._names)
+        claim = await self._next(batch_size, owner, max_bytes, ending, budget)
+        if stale_after is not None and (not claim.jobs or len(claim.jobs) >= batch_size):
+            rescued = await self._rescue(stale_after)
+            if rescued and not claim.jobs:
+                claim = await self._next(batch_size, owner, max_bytes, (), budget)
+        if len(claim.jobs) < batch_size and not claim.more:
+            self._full_claims = 0
+        else:
+            self._promotion.goes_on()
+            self._full_claims += 1
+            if self._full_claims >= BUSY_CLAIMS:
+                await self._waiting.end(owner)
+        return claim
+
+    async def _next(
+        self,
+        batch_size: int,
+        owner: QueueManagerId,
+        max_bytes: int,
+        ending: Sequence[JobId],
+        budget: int | None,
+    ) -> Claim:
+        """A claim from the front of the line, or from where the last one ended.
+
+        What has been claimed stays in the index as dead entries until vacuum comes, and as long as
+        an older transaction might want to see it. So the way from the front gets longer with every
+        claim. What is behind the place all the same, because it came back, was committed late or is
+        more urgent, is found by claims from the front in between.
+        """
+        began = time.monotonic()
+        onward = began < self._next_from_front and (
+            self._claimed_from_front >= ONWARD_FROM or self._front_is_slow
+        )
+        claim = await self._claim_from(onward, batch_size, owner, max_bytes, ending, budget)
+        full = len(claim.jobs) >= batch_size or claim.more
+        if not onward:
+            took = time.monotonic() - began
+            self._front_is_slow = took > SLOW_CLAIM
+            self._next_from_front = began + FRONT_SHARE * took
+        if full:
+            self._claimed_from_front += len(claim.jobs)
+        elif onward:
+            # The end of the line. Whatever is left is at its front.
+            self._next_from_front = 0.0
+            if not claim.jobs:
+                return await self._next(batch_size, owner, max_bytes, (), budget)
+            claim.more = True
+        elif not self._front_is_slow:
+            self._claimed_from_front = 0
+        return claim
+
+    async def _claim_from(
+        self,
+        onward: bool,
+        batch_size: int,
+        owner: QueueManagerId,
+        max_bytes: int,
+        ending: Sequence[JobId],
+        budget: int | None,
+    ) -> Claim:
+        ended: list[Lease] = []
+        if ending:
+            ended, some = self._leases.split(ending)
+            if some or self._seats is not None:
+                await self.finish(ending, owner)
+                ended = []
+        places = [self._places.get(name, FRONT) if onward else FRONT for name in self._names]
+        flags: list[str] = []
+        args: list[object] = [
+            batch_size,
+            self._names,
+            owner,
+            max_bytes,
+            Int8Array([rank for rank, _ in places]),
+            Int8Array([number for _, number in places]),
+        ]
+        if self._seats is None:
+            flags.append("unlimited")
+        else:
+            flags.append("limited")
+            args.append(self._seats)
+        if budget is None:
+            flags.append("fixed")
+        else:
+            flags.append("budget")
+            args.append(budget)
+        if ended:
+            flags += ("ending", self._log_flag)
+            args += (codec.encode_ids([lease.id for lease in ended]), *self._log_modes)
+        if self._relaxes(acknowledges=bool(ended)):
+            flags.append("relaxed")
+        try:
+            rows = await self._rows(statement("lease/claim", self._settings, *flags), *args)
+        except Exception as error:
+            if self._lost_seat(error):
+                return Claim([])
+            raise
+        for lease in ended:
+            self._leases.end(lease)
+        return self._read(rows, owner)
+
+    def _relaxes(self, *, acknowledges: bool) -> bool:
+        """Whether a commit need not wait for the disk; never one that the user has open."""
+        if self._in_transaction is None or self._in_transaction():
+            return False
+        wait = self._settings.synchronous_commit
+        if acknowledges:
+            return wait is SynchronousCommit.enqueues
+        return wait is not SynchronousCommit.all
+
+    def _lost_seat(self, error: BaseException) -> bool:
+        """Whether a claim failed because another worker took the seat that it wanted.
+
+        Two claims over several limited entrypoints can also wait for each other. Either way nothing
+        was claimed, and the next claim sees how things stand.
+        """
+        state = sqlstate_of(error)
+        if state == UNIQUE_VIOLATION:
+            # PostgreSQL folds the case of names, and cuts what is longer than 63 bytes.
+            index = self._settings.lease_names.lease_seat_index.lower()[:63]
+            return constraint_of(error) == index
+        return state == DEADLOCK_DETECTED and self._seats is not None
+
+    def _read(self, rows: Sequence[Row], owner: QueueManagerId) -> Claim:
+        """The leases of a claim's rows.
+
+        Raises:
+            MalformedRowError: The driver did not return what the statement selects.
+        """
+        claim = Claim([])
+        for number, entrypoint, slot, *columns, headers, more in rows:
+            try:
+                picked_at, ids, priorities, attempts, created, execute_after, payloads = map(
+                    bytes, columns
+                )
+                jobs, job_ids = codec.build_leased_jobs(
+                    models.Job,
+                    owner,
+                    models.parse_headers,
+                    bytes(entrypoint),
+                    slot,
+                    picked_at,
+                    ids,
+                    priorities,
+                    attempts,
+                    created,
+                    execute_after,
+                    payloads,
+                    None if headers is None else bytes(headers),
+                )
+            except ValueError as error:
+                raise MalformedRowError(
+                    f"the answer to a claim cannot be read: {error}; see whether the driver "
+                    "returns bytea unchanged"
+                ) from error
+            last = jobs[-1]
+            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids)))
+            if last.slot is None:
+                self._places[last.entrypoint] = (~last.priority, last.id)
+            claim.jobs += jobs
+            claim.more = more
+        if len(rows) > 1:
+            claim.jobs.sort(key=lambda job: (-job.priority, job.id))
+        return claim
+
+    async def _rescue(self, stale_after: timedelta) -> int:
+        """Put back the jobs of stale leases; how many."""
+        args = (stale_after, self._names)
+        rows = await self._rows(statement("lease/any_stale", self._settings), *args)
+        if rows[0][0]:
+            rows = await self._rows(
+                statement("lease/rescue", self._settings, self._log_flag), *args, *self._log_modes
+            )
+        return int(rows[0][0])
+
+    # -- Ends ---------------------------------------------------------------------------------
+
+    def whole(self, ids: Sequence[JobId]) -> tuple[list[JobId], list[JobId]]:
+        """Those of *ids* with which a lease is through, and those that have company coming."""
+        some = self._leases.split(ids).some
+        if not some:
+            return [*ids], []
+        rest = {lease.ids[index] for lease, places in some.items() for index in places}
+        return (
+            [job_id for job_id in ids if job_id not in rest],
+            [job_id for job_id in ids if job_id in rest],
+        )
+
+    async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
+        """End jobs of *owner* that were successful: a statement for leases, one for parts."""
+        whole, some = self._leases.split(ids)
+        flags = [self._log_flag]
+        if self._relaxes(acknowledges=True):
+            flags.append("relaxed")
+        if whole:
+            await self._driver.execute(
+                statement("lease/finish", self._settings, *flags),
+                codec.encode_ids([lease.id for lease in whole]),
+                owner,
+                *self._log_modes,
+            )
+            for lease in whole:
+                self._leases.end(lease)
+        if some:
+            bitmaps = []
+            for lease, places in some.items():
+                bits = bytearray(b"0" * len(lease.ids))
+                for index in places:
+                    bits[index] = 0x31
+                bitmaps.append(bits.decode())
+            await self._driver.execute(
+                statement("lease/finish_some", self._settings, *flags),
+                codec.encode_ids([lease.id for lease in some]),
+                bitmaps,
+                owner,
+                *self._log_modes,
+            )
+            for lease, places in some.items():
+                self._leases.end(lease, places)
+
+    async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
+        """End jobs of *owner* in any way, in one statement."""
+        await self._settle(
+            [(item.job.id, item.status, item.record, None) for item in outcomes], owner
+        )
+
+    async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
+        """Queue jobs of *owner* again, in one statement."""
+        await self._settle(
+            [(item.job.id, "queued", item.record, item.delay) for item in retries], owner
+        )
+        self._promotion.comes_in(min(item.delay for item in retries))
+
+    async def _settle(
+        self,
+        items: Sequence[tuple[JobId, JOB_STATUS, models.TracebackRecord | None, timedelta | None]],
+        owner: QueueManagerId,
+    ) -> None:
+        found = [
+            (place, status, record, delay)
+            for job_id, status, record, delay in items
+            if (place := self._leases.place(job_id)) is not None
+        ]
+        if not found:
+            return
+        flags = [self._log_flag]
+        if self._relaxes(acknowledges=True):
+            flags.append("relaxed")
+        if any(status in ("queued", "failed") for _, status, _, _ in found):
+            flags.append("payloads")
+        await self._driver.execute(
+            statement("lease/settle", self._settings, *flags),
+            codec.encode_ids([place.lease.id for place, _, _, _ in found]),
+            codec.encode_ids([place.position + 1 for place, _, _, _ in found]),
+            owner,
+            [status for _, status, _, _ in found],
+            [None if record is None else record.model_dump_json() for _, _, record, _ in found],
+            [delay or timedelta(0) for _, _, _, delay in found],
+            *self._log_modes,
+        )
+        for place, _, _, _ in found:
+            self._leases.end(place.lease, [place.position])
+
+    # -- Life ---------------------------------------------------------------------------------
+
+    async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
+        """Say that *owner* is at work on *ids*; those of them that are still its own."""
+        places = {job_id: self._leases.place(job_id) for job_id in ids}
+        leases = {place.lease.id for place in places.values() if place is not None}
+        flags = ("relaxed",) if self._relaxes(acknowledges=False) else ()
+        rows = await self._rows(
+            statement("lease/heartbeat", self._settings, *flags),
+            codec.encode_ids(sorted(leases)),
+            owner,
+        )
+        alive: dict[int, str] = dict(map(tuple, rows))
+        return {
+            job_id
+            for job_id, place in places.items()
+            if place is not None
+            and place.lease.id in alive
+            and alive[place.lease.id][place.position] == "0"
+        }
+
+    async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
+        """Queue again what *owner* has claimed, except *keep*."""
+        await self._driver.execute(
+            statement("lease/release", self._settings, self._log_flag),
+            owner,
+            codec.encode_ids(keep),
+            *self._log_modes,
+        )
+        self._leases.keep_only(keep)
+
+    async def rest(
+        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+    ) -> Rest:
+        """Look when there will be something to claim of *entrypoints*, registered to be told.
+
+        See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
+        """
+        await self._waiting.begin(owner, seats)
+        ((due, oldest, following),) = await self._rows(
+            statement("lease/next_due", self._settings), list(entrypoints)
+        )
+        self._promotion.comes_in(due)
+        return Rest(due, self._waiting.look_again(oldest, following))
+
+    async def leave(self, owner: QueueManagerId) -> None:
+        """*owner* waits for nothing any more."""
+        await self._waiting.end(owner)

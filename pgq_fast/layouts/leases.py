@@ -1,0 +1,144 @@
+"""What a worker knows of its leases: which jobs are in which, and which of them have ended.
+
+The server decides what becomes of a lease; this only finds the statement that says it best. So
+nothing is lost by a lease that is gone on the server, or whose jobs were ended by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pgq_fast.types import JobId
+
+
+class Lease:
+    """A claimed batch.
+
+    Attributes:
+        id: Its row.
+        entrypoint: Of all its jobs.
+        ids: Its jobs, in the order of the row's arrays.
+        ended: A byte a job: 1 where the server has been told that it ended.
+        left: How many have not.
+    """
+
+    __slots__ = ("ended", "entrypoint", "id", "ids", "left")
+
+    def __init__(self, number: int, entrypoint: str, ids: list[JobId]) -> None:
+        self.id = number
+        self.entrypoint = entrypoint
+        self.ids = ids
+        self.ended = bytearray(len(ids))
+        self.left = len(ids)
+
+
+class Place(NamedTuple):
+    """Where a job is: its lease, and the position in its arrays, from 0."""
+
+    lease: Lease
+    position: int
+
+
+class Split(NamedTuple):
+    """Successful jobs by what they mean for their leases."""
+
+    whole: list[Lease]
+    """Leases of which every job was successful and none has been told of before."""
+    some: dict[Lease, list[int]]
+    """Of other leases, the places of the jobs."""
+
+
+class Leases:
+    """The leases that a worker holds.
+
+    A job is in one lease, the latest that brought it: after a rescue a worker may get its own job
+    again, and whatever becomes of it belongs to the new lease.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, Lease] = {}
+        # By the first job: where a batch ends in the order in which it was claimed, as batches of
+        # short jobs do, nothing needs to be looked up a job.
+        self._by_first: dict[JobId, Lease] = {}
+        # By every job of the leases that are not among the new ones.
+        self._places: dict[JobId, Place] = {}
+        self._new: dict[int, Lease] = {}
+
+    def __len__(self) -> int:
+        """Number of leases."""
+        return len(self._open)
+
+    def add(self, lease: Lease) -> None:
+        """Take note of a claim."""
+        self._open[lease.id] = lease
+        self._by_first[lease.ids[0]] = lease
+        self._new[lease.id] = lease
+
+    def place(self, job_id: JobId) -> Place | None:
+        """Where *job_id* is; None where this worker does not hold it."""
+        if self._new:
+            for lease in self._new.values():
+                for index, number in enumerate(lease.ids):
+                    self._places[number] = Place(lease, index)
+            self._new.clear()
+        return self._places.get(job_id)
+
+    def split(self, ids: Sequence[JobId]) -> Split:
+        """Sort successful jobs. Those in no lease, or told of before, are left out."""
+        whole: list[Lease] = []
+        position = 0
+        while position < len(ids):
+            lease = self._by_first.get(ids[position])
+            if lease is None or lease.left != len(lease.ids):
+                break
+            end = position + len(lease.ids)
+            if ids[position:end] != lease.ids:
+                break
+            whole.append(lease)
+            position = end
+        found: dict[Lease, set[int]] = {}
+        for job_id in ids[position:]:
+            place = self.place(job_id)
+            if place is not None and not place.lease.ended[place.position]:
+                found.setdefault(place.lease, set()).add(place.position)
+        some = {}
+        for lease, places in found.items():
+            if lease.left == len(lease.ids) == len(places):
+                whole.append(lease)
+            else:
+                some[lease] = sorted(places)
+        return Split(whole, some)
+
+    def end(self, lease: Lease, places: Iterable[int] | None = None) -> None:
+        """The server knows that the jobs at *places* have ended, or all of them."""
+        if places is not None:
+            for index in places:
+                if not lease.ended[index]:
+                    lease.ended[index] = 1
+                    lease.left -= 1
+            if lease.left:
+                return
+        self._forget(lease)
+
+    def keep_only(self, ids: Iterable[JobId]) -> None:
+        """All jobs but *ids* have been given back."""
+        kept = set(ids)
+        for lease in list(self._open.values()):
+            self.end(
+                lease,
+                [index for index, job_id in enumerate(lease.ids) if job_id not in kept],
+            )
+
+    def _forget(self, lease: Lease) -> None:
+        if self._open.pop(lease.id, None) is None:
+            return
+        first = lease.ids[0]
+        if self._by_first.get(first) is lease:
+            del self._by_first[first]
+        if self._new.pop(lease.id, None) is not None:
+            return
+        for job_id in lease.ids:
+            place = self._places.get(job_id)
+            if place is not None and place.lease is lease:
+                del self._places[job_id]

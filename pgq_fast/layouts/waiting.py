@@ -1,0 +1,90 @@
+"""Who is told: a worker of the lease layout registers while it has nothing to do.
+
+A NOTIFY takes a lock that the whole database shares, so the triggers send one only while somebody
+is registered. The order of steps is what loses no job: register, and look at the queue afterwards.
+A statement that inserts jobs looks for registrations after it has got its transaction id. If it saw
+none, its transaction has been committed when the queue is looked at, or the look sees it to be in
+progress. So as long as a transaction is in progress that was so at the first look, a worker polls;
+after that it can rely on being told.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Final
+
+from pgq_fast.drivers.base import Driver
+from pgq_fast.settings import DBSettings
+from pgq_fast.sql import statement
+from pgq_fast.types import QueueManagerId
+
+REGISTERED_FOR: Final = timedelta(seconds=30)
+"""A worker that died is told for no longer than this."""
+
+RENEWED_AFTER: Final = REGISTERED_FOR / 3
+
+FIRST_POLL: Final = timedelta(milliseconds=5)
+LONGEST_POLL: Final = timedelta(milliseconds=250)
+"""Between looks at the queue while an older transaction is in progress: the pause doubles."""
+
+
+class Waiting:
+    """The registration of one worker.
+
+    States: not registered -> registered, with older transactions in progress -> registered, with
+    none -> not registered.
+
+    Args:
+        driver: Where to register.
+        settings: Names of the tables.
+    """
+
+    def __init__(self, driver: Driver, settings: DBSettings) -> None:
+        self._driver = driver
+        self._settings = settings
+        # When and with which wish; None while not registered.
+        self._since: float | None = None
+        self._seats = False
+        # The first transaction that was not in progress yet at the first look; None before it.
+        self._horizon: int | None = None
+        self._poll = FIRST_POLL
+
+    async def begin(self, owner: QueueManagerId, seats: bool) -> None:
+        """Have *owner* told of new jobs, and with *seats* of the ends of jobs."""
+        now = time.monotonic()
+        if (
+            self._since is not None
+            and self._seats == seats
+            and now < self._since + RENEWED_AFTER.total_seconds()
+        ):
+            return
+        renews = self._since is not None and self._seats == seats
+        await self._driver.execute(
+            statement("lease/wait", self._settings), owner, True, seats, REGISTERED_FOR
+        )
+        if not renews or now > (self._since or 0.0) + REGISTERED_FOR.total_seconds():
+            self._horizon = None
+            self._poll = FIRST_POLL
+        self._since, self._seats = now, seats
+
+    async def end(self, owner: QueueManagerId) -> None:
+        """*owner* has enough to do, or stops."""
+        if self._since is not None:
+            self._since = None
+            await self._driver.execute(statement("lease/wait_no_more", self._settings), owner)
+
+    def look_again(self, oldest: int, following: int) -> timedelta:
+        """When to look at the queue again, whatever is heard.
+
+        Args:
+            oldest: The oldest transaction in progress at this look.
+            following: The first one that had not begun.
+        """
+        if self._horizon is None:
+            self._horizon = following
+        if oldest >= self._horizon:
+            return RENEWED_AFTER
+        poll = self._poll
+        self._poll = min(2 * poll, LONGEST_POLL)
+        return poll

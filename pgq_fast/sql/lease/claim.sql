@@ -1,0 +1,219 @@
+-- Claim up to $1 jobs of the entrypoints $2 for the worker $3, best priority first; within a priority
+-- a job of each entrypoint in turn, so that a flood of one does not hold up the others, and of each
+-- entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken. Of each
+-- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
+--
+-- A row for each lease with its jobs as arrays, and whether more were there than could be taken.
+--
+-- Where entrypoints have concurrency limits, $7 has them in their order, 0 for none.
+--
+-- Parameters stand in subqueries so that a plan for their values promises no more than a plan for
+-- any: with one that does, PostgreSQL would plan each execution anew.
+WITH
+-- include lease/parts/relaxed
+-- [ending
+-- The leases $7, all of whose jobs were successful, end in the same commit.
+-- include lease/parts/ended leases=$7 owner=$3 default=$8 exceptions=$9
+-- ending]
+wanted AS MATERIALIZED (
+    SELECT entrypoint, rank::integer AS rank, id
+        -- [limited
+        , seats
+        -- limited]
+    FROM unnest(
+        (SELECT $2::text[]), (SELECT $5::bigint[]), (SELECT $6::bigint[])
+        -- [limited
+        , (SELECT $7::bigint[])
+        -- limited]
+    ) AS wanted (
+        entrypoint, rank, id
+        -- [limited
+        , seats
+        -- limited]
+    )
+),
+-- [budget
+-- $8: the most jobs that this worker may hold.
+room AS MATERIALIZED (
+    SELECT greatest(
+        least($1::bigint, $8::bigint - coalesce(sum(length(done) - bit_count(done)), 0)), 0
+    ) AS jobs
+    FROM {lease_table}
+    WHERE worker = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
+),
+-- budget]
+-- One ordered index scan an entrypoint, from the place to the entrypoint's end. A job that another
+-- worker is about to claim is skipped, so that workers neither wait for each other nor claim the same
+-- job. `fan`, one row that the planner takes for a thousand, makes sorting look as dear as it is on a
+-- long queue, whatever the statistics say of a table that was empty or full when they were made.
+next AS (
+    SELECT job.place, job.id, job.priority, job.bytes, wanted.entrypoint
+    FROM wanted
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid AS place, ready.id, ready.priority,
+            coalesce(octet_length(ready.payload), 0) + coalesce(pg_column_size(ready.headers), 0)
+                AS bytes
+        FROM {ready_table} AS ready
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE (ready.entrypoint, ~ready.priority, ready.id)
+                > (wanted.entrypoint, wanted.rank, wanted.id)
+            AND ready.entrypoint <= wanted.entrypoint
+        ORDER BY ready.entrypoint, ~ready.priority, ready.id
+        LIMIT (SELECT $1::bigint)
+        FOR UPDATE OF ready SKIP LOCKED
+    ) AS job
+    -- [limited
+    WHERE wanted.seats <= 0
+    -- limited]
+),
+-- [limited
+-- Jobs that count against a limit, seated or not.
+picked AS MATERIALIZED (
+    SELECT entrypoint, sum(length(done) - bit_count(done)) AS jobs
+    FROM {lease_table}
+    WHERE entrypoint = ANY((SELECT $2::text[])::text[])
+    GROUP BY entrypoint
+),
+-- Limited entrypoints with room, and how many jobs this claim may take of each.
+vacant AS MATERIALIZED (
+    SELECT wanted.entrypoint, wanted.rank, wanted.id, coalesce(picked.jobs, 0) AS taken,
+        least($1::bigint, wanted.seats - coalesce(picked.jobs, 0)) AS free
+    FROM wanted
+    LEFT JOIN picked USING (entrypoint)
+    WHERE wanted.seats > 0 AND coalesce(picked.jobs, 0) < wanted.seats
+),
+-- The front of the line is fixed before anything is locked. Were the limit applied to what could be
+-- locked, a second worker would slide past the first one's jobs, to seats that are taken.
+seated AS (
+    SELECT job.place, job.id, job.priority, job.bytes, vacant.entrypoint
+    FROM vacant
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid AS place
+        FROM {ready_table} AS ready
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE (ready.entrypoint, ~ready.priority, ready.id)
+                > (vacant.entrypoint, vacant.rank, vacant.id)
+            AND ready.entrypoint <= vacant.entrypoint
+        ORDER BY ready.entrypoint, ~ready.priority, ready.id
+        LIMIT vacant.free
+    ) AS front
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid AS place, ready.id, ready.priority,
+            coalesce(octet_length(ready.payload), 0) + coalesce(pg_column_size(ready.headers), 0)
+                AS bytes
+        FROM {ready_table} AS ready
+        WHERE ready.ctid = front.place
+        FOR UPDATE OF ready SKIP LOCKED
+    ) AS job
+),
+-- limited]
+candidate AS (
+    SELECT place, id, priority, bytes, entrypoint, seated,
+        row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
+    FROM (
+        SELECT place, id, priority, bytes, entrypoint, false AS seated FROM next
+        -- [limited
+        UNION ALL
+        SELECT place, id, priority, bytes, entrypoint, true FROM seated
+        -- limited]
+    ) AS job
+),
+best AS (
+    SELECT place, id, priority, entrypoint, seated
+    FROM (
+        SELECT place, id, priority, entrypoint, seated, turn,
+            sum(bytes) OVER (ORDER BY priority DESC, turn, id ROWS UNBOUNDED PRECEDING) - bytes
+                AS before
+        FROM candidate
+    ) AS job
+    WHERE before < (SELECT $4::bigint)
+    ORDER BY priority DESC, turn, id
+    -- [fixed
+    LIMIT (SELECT $1::bigint)
+    -- fixed]
+    -- [budget
+    LIMIT (SELECT jobs FROM room)
+    -- budget]
+),
+-- [limited
+-- Of the seats 0 to taken + free - 1 at least `free` are free: at most `taken` are not. The unique
+-- index on seats is what holds a limit across workers: two that see the same free seat cannot both
+-- take it, and the second fails as a whole, which means no more than that it claimed nothing.
+seats AS (
+    SELECT vacant.entrypoint, seat.slot,
+        row_number() OVER (PARTITION BY vacant.entrypoint ORDER BY seat.slot) AS nth
+    FROM vacant
+    CROSS JOIN LATERAL generate_series(0, vacant.taken + vacant.free - 1) AS seat (slot)
+    WHERE NOT EXISTS (
+        SELECT FROM {lease_table} AS holder
+        WHERE holder.entrypoint = vacant.entrypoint AND holder.slot = seat.slot
+    )
+),
+seating AS MATERIALIZED (
+    SELECT job.id, job.place, seats.slot::bigint AS slot
+    FROM (
+        SELECT id, place, entrypoint, seated,
+            row_number() OVER (PARTITION BY entrypoint ORDER BY priority DESC, id) AS nth
+        FROM best
+    ) AS job
+    LEFT JOIN seats ON job.seated AND seats.entrypoint = job.entrypoint AND seats.nth = job.nth
+    WHERE NOT job.seated OR seats.slot IS NOT NULL
+),
+-- limited]
+claimed AS (
+    DELETE FROM {ready_table}
+    WHERE ctid = ANY(ARRAY(
+        SELECT place
+        -- [limited
+        FROM seating
+        -- limited]
+        -- [unlimited
+        FROM best
+        -- unlimited]
+    ))
+    -- [relaxed
+    AND (SELECT setting FROM relaxed) = 'off'
+    -- relaxed]
+    RETURNING id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload,
+        headers
+),
+leased AS (
+    INSERT INTO {lease_table} (
+        worker, entrypoint, slot, done, ids, priorities, attempts, created, execute_after,
+        dedupe_keys, payloads, headers
+    )
+    -- DELETE returns its rows in no order.
+    SELECT $3::uuid, entrypoint, slot, repeat('0', count(*)::integer)::varbit,
+        array_agg(id ORDER BY ~priority, id),
+        array_agg(priority ORDER BY ~priority, id),
+        array_agg(attempts ORDER BY ~priority, id),
+        array_agg(created ORDER BY ~priority, id),
+        array_agg(execute_after ORDER BY ~priority, id),
+        CASE WHEN count(dedupe_key) > 0 THEN array_agg(dedupe_key ORDER BY ~priority, id) END,
+        array_agg(payload ORDER BY ~priority, id),
+        CASE WHEN count(headers) > 0 THEN array_agg(headers ORDER BY ~priority, id) END
+    FROM (
+        -- [limited
+        SELECT claimed.*, seating.slot FROM claimed JOIN seating USING (id)
+        -- limited]
+        -- [unlimited
+        SELECT claimed.*, NULL::bigint AS slot FROM claimed
+        -- unlimited]
+    ) AS job
+    GROUP BY entrypoint, slot
+    RETURNING id, entrypoint, slot, picked_at, ids, priorities, attempts, created, execute_after,
+        payloads, headers
+)
+-- Text is sent as UTF-8 whatever the client's encoding.
+SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
+    timestamptz_send(picked_at) AS picked_at, array_send(ids) AS ids,
+    array_send(priorities) AS priorities, array_send(attempts) AS attempts,
+    array_send(created) AS created, array_send(execute_after) AS execute_after,
+    array_send(payloads) AS payloads,
+    CASE WHEN headers IS NOT NULL THEN array_send(ARRAY(
+        SELECT convert_to(header.content::text, 'UTF8')
+        FROM unnest(headers) WITH ORDINALITY AS header (content, place)
+        ORDER BY header.place
+    )) END AS headers,
+    (SELECT count(*) FROM candidate) > (SELECT count(*) FROM claimed) AS more
+FROM leased

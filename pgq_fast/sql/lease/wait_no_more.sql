@@ -1,0 +1,2 @@
+-- $1 does not wait.
+DELETE FROM {waiting_table} WHERE id = $1::uuid

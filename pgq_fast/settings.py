@@ -197,9 +197,15 @@ class MigrationNames:
     migration_table: str
     changes_table: str
     staged_table: str
-    """The queue table of the compat layout while it is being filled."""
+    """What is to be the queue table of the compat layout while it is being filled; the others are
+    the same of the lease layout."""
+    staged_ready_table: str
+    staged_deferred_table: str
+    staged_held_table: str
+    staged_dedupe_table: str
     moved_table: str
-    """The same after the queue has left it; the others are what is left of the lease layout."""
+    """What was the queue table of the compat layout, until the queue has settled in the other one; the
+    others are what is left of the lease layout then."""
     moved_ready_table: str
     moved_deferred_table: str
     moved_held_table: str
@@ -355,6 +361,10 @@ class DBSettings(BaseSettings):
             migration_table=f"{queue}_migration",
             changes_table=f"{queue}_changes",
             staged_table=f"{queue}_staged",
+            staged_ready_table=f"{queue}_staged_ready",
+            staged_deferred_table=f"{queue}_staged_deferred",
+            staged_held_table=f"{queue}_staged_held",
+            staged_dedupe_table=f"{queue}_staged_dedupe",
             moved_table=f"{queue}_moved",
             moved_ready_table=f"{queue}_moved_ready",
             moved_deferred_table=f"{queue}_moved_deferred",

@@ -17,11 +17,7 @@
 -- rest]
 WITH
 -- [fenced
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 -- fenced]
 -- [changed
 spot AS MATERIALIZED (
@@ -59,21 +55,27 @@ found AS MATERIALIZED (
                 coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes,
                 -- [ready
                 created AS updated, 'queued' AS status
-            FROM {ready_table}
+            FROM {ready_table} AS job
+            -- Holds the order of the index, see compat/claim.sql.
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
             WHERE (entrypoint, (~priority), id) > ($3::text, $4::text::int, $5::bigint)
                 AND EXISTS (SELECT FROM turn)
             ORDER BY entrypoint, (~priority), id
                 -- ready]
                 -- [deferred
                 created AS updated, 'queued' AS status
-            FROM {deferred_table}
+            FROM {deferred_table} AS job
+            -- Holds the order of the index, see compat/claim.sql.
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
             WHERE (entrypoint, execute_after, id) > ($3::text, $4::text::timestamptz, $5::bigint)
                 AND EXISTS (SELECT FROM turn)
             ORDER BY entrypoint, execute_after, id
                 -- deferred]
                 -- [held
                 held_at AS updated, 'failed' AS status
-            FROM {held_table}
+            FROM {held_table} AS job
+            -- Holds the order of the index, see compat/claim.sql.
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
             WHERE id > $3::bigint AND EXISTS (SELECT FROM turn)
             ORDER BY id
                 -- held]
@@ -109,7 +111,12 @@ found AS MATERIALIZED (
     SELECT id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers,
         held_at, 'failed'
     FROM {held_table}
-    WHERE id IN (SELECT id FROM spot)
+    -- [changed
+    WHERE id = ANY ($2::bigint[]) AND EXISTS (SELECT FROM turn)
+    -- changed]
+    -- [rest
+    WHERE id IN (SELECT id FROM {changes_table})
+    -- rest]
     -- noted]
 ),
 copied AS (

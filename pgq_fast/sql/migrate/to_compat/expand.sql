@@ -1,17 +1,13 @@
 -- Turn batches of the log into entries: up to $2 jobs, and one batch in any case.
 -- [before
--- Up to the batch $3. The log says the same before and after.
+-- Behind the batch $3 and up to $4; the last one. The log says the same before and after.
 -- before]
 -- [after
--- The latest first: somebody may still wait to hear of them.
+-- Before the batch $3, the latest first: somebody may still wait to hear of them. The first one.
 -- after]
 -- What is kept for the statistics only is counted.
 WITH
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 batch AS MATERIALIZED (
     SELECT id
     FROM (
@@ -25,16 +21,22 @@ batch AS MATERIALIZED (
                 ROWS UNBOUNDED PRECEDING
             ) - jobs AS before
         FROM (
-            SELECT id, jobs
+            SELECT batch.id, batch.jobs
             -- [before
-            FROM {log_batches_table}
-            WHERE id <= $3::bigint AND EXISTS (SELECT FROM turn)
-            ORDER BY id
+            FROM {log_batches_table} AS batch
             -- before]
             -- [after
-            FROM {moved_batches_table}
-            WHERE EXISTS (SELECT FROM turn)
-            ORDER BY id DESC
+            FROM {moved_batches_table} AS batch
+            -- after]
+            -- Holds the order of the index, see compat/claim.sql.
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            -- [before
+            WHERE batch.id > $3::bigint AND batch.id <= $4::bigint AND EXISTS (SELECT FROM turn)
+            ORDER BY batch.id
+            -- before]
+            -- [after
+            WHERE batch.id < $3::bigint AND EXISTS (SELECT FROM turn)
+            ORDER BY batch.id DESC
             -- after]
             LIMIT $2::bigint
         ) AS batch
@@ -94,4 +96,10 @@ counted AS (
         DO UPDATE SET count = bucket.count + excluded.count
 )
 SELECT EXISTS (SELECT FROM turn) AS mine, (SELECT count(*) FROM batch) AS batches,
+    -- [before
+    (SELECT max(id) FROM batch) AS id,
+    -- before]
+    -- [after
+    (SELECT min(id) FROM batch) AS id,
+    -- after]
     (SELECT coalesce(sum(jobs), 0)::bigint FROM taken) AS jobs

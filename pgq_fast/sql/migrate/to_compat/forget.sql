@@ -4,11 +4,7 @@
 -- fenced]
 WITH
 -- [fenced
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 -- fenced]
 change AS MATERIALIZED (
     SELECT n, id

@@ -1,27 +1,29 @@
 -- Of up to $2 jobs of one table that were moved, behind the place $3, $4, $5, of held ones behind the id
 -- $3: log that they were enqueued. The lease layout derived that from their rows. The last place.
 WITH
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 batch AS MATERIALIZED (
-    SELECT ctid AS spot, id, entrypoint, priority, execute_after, created
+    SELECT job.ctid AS spot, id, entrypoint, priority, execute_after, created
     -- [ready
-    FROM {moved_ready_table}
+    FROM {moved_ready_table} AS job
+    -- Holds the order of the index, see compat/claim.sql.
+    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
     WHERE (entrypoint, (~priority), id) > ($3::text, $4::text::int, $5::bigint)
         AND EXISTS (SELECT FROM turn)
     ORDER BY entrypoint, (~priority), id
     -- ready]
     -- [deferred
-    FROM {moved_deferred_table}
+    FROM {moved_deferred_table} AS job
+    -- Holds the order of the index, see compat/claim.sql.
+    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
     WHERE (entrypoint, execute_after, id) > ($3::text, $4::text::timestamptz, $5::bigint)
         AND EXISTS (SELECT FROM turn)
     ORDER BY entrypoint, execute_after, id
     -- deferred]
     -- [held
-    FROM {moved_held_table}
+    FROM {moved_held_table} AS job
+    -- Holds the order of the index, see compat/claim.sql.
+    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
     WHERE id > $3::bigint AND EXISTS (SELECT FROM turn)
     ORDER BY id
     -- held]

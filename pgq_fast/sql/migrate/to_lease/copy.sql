@@ -1,9 +1,8 @@
 -- Copy jobs into the lease layout: those that are queued, as they may run now or later, and those that
 -- are held. A job that a worker holds is not copied.
 -- [walk
--- Up to $2 jobs below the id $3, the youngest first: workers empty the queue from the other end. With
--- payloads of up to 64 MB, so that the migration $1 does not lapse meanwhile. The lowest id, where the
--- next ones are below.
+-- Of up to $2 jobs below the id $3, the youngest first: workers empty the queue from the other end. With
+-- payloads of up to 64 MB, so that the migration $1 does not lapse meanwhile. The lowest id.
 --
 -- A job may have changed since another one was copied, and then its key may seem to be taken. It has been
 -- noted as changed and will be copied again.
@@ -16,11 +15,7 @@
 -- rest]
 WITH
 -- [fenced
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 -- fenced]
 found AS MATERIALIZED (
     -- [walk
@@ -28,12 +23,16 @@ found AS MATERIALIZED (
     FROM (
         SELECT *, sum(bytes) OVER (ORDER BY id DESC ROWS UNBOUNDED PRECEDING) - bytes AS before
         FROM (
-            SELECT id, priority, attempts, created, updated, execute_after, entrypoint, dedupe_key,
-                payload, headers, status::text AS status,
-                coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
-            FROM {queue_table}
-            WHERE id < $3::bigint AND status::text IN ('queued', 'failed') AND EXISTS (SELECT FROM turn)
-            ORDER BY id DESC
+            SELECT queue.id, queue.priority, queue.attempts, queue.created, queue.updated,
+                queue.execute_after, queue.entrypoint, queue.dedupe_key, queue.payload,
+                queue.headers, queue.status::text AS status,
+                coalesce(octet_length(queue.payload), 0)
+                    + coalesce(pg_column_size(queue.headers), 0) AS bytes
+            FROM {queue_table} AS queue
+            -- Holds the order of the index, see compat/claim.sql.
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE queue.id < $3::bigint AND EXISTS (SELECT FROM turn)
+            ORDER BY queue.id DESC
             LIMIT $2::bigint
         ) AS job
     ) AS job
@@ -54,7 +53,7 @@ found AS MATERIALIZED (
     -- rest]
 ),
 keyed AS (
-    INSERT INTO {dedupe_table} (key, job_id, entrypoint, priority)
+    INSERT INTO {staged_dedupe_table} (key, job_id, entrypoint, priority)
     SELECT dedupe_key, id, entrypoint, priority
     FROM found
     WHERE dedupe_key IS NOT NULL AND status = 'queued'
@@ -67,11 +66,12 @@ job AS (
     SELECT *
     FROM found
     -- [walk
-    WHERE dedupe_key IS NULL OR status = 'failed' OR id IN (SELECT job_id FROM keyed)
+    WHERE status = 'failed'
+        OR status = 'queued' AND (dedupe_key IS NULL OR id IN (SELECT job_id FROM keyed))
     -- walk]
 ),
 ready AS (
-    INSERT INTO {ready_table}
+    INSERT INTO {staged_ready_table}
         (id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers)
     SELECT id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     FROM job
@@ -79,7 +79,7 @@ ready AS (
     ORDER BY id
 ),
 deferred AS (
-    INSERT INTO {deferred_table}
+    INSERT INTO {staged_deferred_table}
         (id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers)
     SELECT id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     FROM job
@@ -87,7 +87,7 @@ deferred AS (
     ORDER BY id
 ),
 held AS (
-    INSERT INTO {held_table}
+    INSERT INTO {staged_held_table}
         (id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers,
         held_at)
     SELECT id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers,
@@ -103,7 +103,8 @@ held AS (
 SELECT EXISTS (SELECT FROM turn) AS mine, (SELECT count(*) FROM found) AS jobs
 -- changed]
 -- [walk
-SELECT EXISTS (SELECT FROM turn) AS mine, count(*) AS jobs, min(id) AS id FROM found
+SELECT EXISTS (SELECT FROM turn) AS mine, count(*) AS jobs, min(id) AS id
+FROM found
 -- walk]
 -- [rest
 SELECT count(*) AS jobs FROM found

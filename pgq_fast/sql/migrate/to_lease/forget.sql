@@ -4,11 +4,7 @@
 -- fenced]
 WITH
 -- [fenced
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 -- fenced]
 change AS MATERIALIZED (
     SELECT n, id
@@ -21,16 +17,16 @@ change AS MATERIALIZED (
     -- fenced]
 ),
 ready AS (
-    DELETE FROM {ready_table} WHERE id = ANY (ARRAY(SELECT id FROM change)) RETURNING id, dedupe_key
+    DELETE FROM {staged_ready_table} WHERE id = ANY (ARRAY(SELECT id FROM change)) RETURNING id, dedupe_key
 ),
 deferred AS (
-    DELETE FROM {deferred_table} WHERE id = ANY (ARRAY(SELECT id FROM change)) RETURNING id, dedupe_key
+    DELETE FROM {staged_deferred_table} WHERE id = ANY (ARRAY(SELECT id FROM change)) RETURNING id, dedupe_key
 ),
 held AS (
-    DELETE FROM {held_table} WHERE id = ANY (ARRAY(SELECT id FROM change))
+    DELETE FROM {staged_held_table} WHERE id = ANY (ARRAY(SELECT id FROM change))
 ),
 keyed AS (
-    DELETE FROM {dedupe_table}
+    DELETE FROM {staged_dedupe_table}
     USING (SELECT * FROM ready UNION ALL SELECT * FROM deferred) AS gone
     WHERE key = gone.dedupe_key AND job_id = gone.id
 )

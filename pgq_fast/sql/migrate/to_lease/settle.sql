@@ -1,20 +1,18 @@
--- Of up to $2 jobs that were moved, behind the id $3: take out of the log that they were
--- enqueued, and off the statistics. While a job lives, the lease layout derives that from its row, and
--- logs and counts it when the job ends.
+-- Of up to $2 jobs that were moved, behind the id $3: take out of the log that they were enqueued, and off
+-- the statistics. While a job lives, the lease layout derives that from its row, and logs and counts it
+-- when the job ends. The last id.
 --
--- The entry is the one with the time of the job. Where it has been pruned, it had been counted. All are
--- counted before this begins. That a job's row here goes with its entry makes this happen once.
+-- The entry is the one with the time of the job. Where it has been pruned, it had been counted. That a
+-- job's row here goes with its entry makes this happen once.
 WITH
-turn AS MATERIALIZED (
-    UPDATE {migration_table} SET alive_until = clock_timestamp() + life
-    WHERE token = $1::uuid AND alive_until > clock_timestamp()
-    RETURNING token
-),
+-- include migrate/turn
 batch AS MATERIALIZED (
-    SELECT id
-    FROM {moved_table}
-    WHERE id > $3::bigint AND EXISTS (SELECT FROM turn)
-    ORDER BY id
+    SELECT moved.id
+    FROM {moved_table} AS moved
+    -- Holds the order of the index, see compat/claim.sql.
+    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+    WHERE moved.id > $3::bigint AND EXISTS (SELECT FROM turn)
+    ORDER BY moved.id
     LIMIT $2::bigint
 ),
 moved AS (
@@ -22,25 +20,30 @@ moved AS (
     WHERE id = ANY (ARRAY(SELECT id FROM batch))
     RETURNING id, created, entrypoint, priority
 ),
+-- Whoever is counting the entry is waited for, so that it says whether it has been counted.
 entry AS (
     DELETE FROM {log_entries_table} AS entry
     USING moved
-    WHERE entry.job_id = moved.id AND entry.created = moved.created AND entry.status = 'queued'
-    RETURNING entry.job_id, entry.priority
+    WHERE entry.job_id = moved.id AND entry.created = moved.created
+        -- As text, so that its index is no choice.
+        AND entry.status::text = 'queued'
+    RETURNING entry.job_id, entry.created, entry.entrypoint, entry.priority, entry.aggregated
 ),
-enqueued AS (
-    SELECT date_trunc('sec', timezone('UTC', moved.created)) AS second, moved.entrypoint,
-        coalesce(entry.priority, moved.priority) AS priority, count(*) AS jobs
-    FROM moved
-    LEFT JOIN entry ON entry.job_id = moved.id
-    GROUP BY 1, 2, 3
-),
+-- Not by UPDATE, which would not see the count that was waited for.
 discounted AS (
-    UPDATE {statistics_table} AS bucket
-    SET count = greatest(bucket.count - enqueued.jobs, 0)
-    FROM enqueued
-    WHERE bucket.priority = enqueued.priority
-        AND date_trunc('sec', timezone('UTC', bucket.created)) = enqueued.second
-        AND bucket.status = 'queued' AND bucket.entrypoint = enqueued.entrypoint
+    INSERT INTO {statistics_table} AS bucket (count, created, entrypoint, priority, status)
+    SELECT -count(*), date_trunc('sec', created), entrypoint, priority, 'queued'
+    FROM (
+        SELECT created, entrypoint, priority FROM entry WHERE aggregated
+        UNION ALL
+        -- Not a join, for which the planner would expect next to no rows.
+        SELECT created, entrypoint, priority FROM moved WHERE id NOT IN (SELECT job_id FROM entry)
+    ) AS enqueue
+    GROUP BY 2, entrypoint, priority
+    -- The same order in all, so that two of these do not wait for each other's buckets.
+    ORDER BY 2, entrypoint, priority
+    ON CONFLICT (priority, date_trunc('sec', timezone('UTC', created)), status, entrypoint)
+        DO UPDATE SET count = bucket.count + excluded.count
 )
-SELECT EXISTS (SELECT FROM turn) AS mine, count(*) AS jobs, max(id) AS id FROM batch
+SELECT EXISTS (SELECT FROM turn) AS mine, count(*) AS jobs, max(id) AS id
+FROM batch

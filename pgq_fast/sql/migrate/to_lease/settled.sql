@@ -7,5 +7,6 @@ BEGIN
     END IF;
 END
 $$;
-DELETE FROM {statistics_table} WHERE count = 0;
+-- Below zero where somebody has cleared the statistics meanwhile.
+DELETE FROM {statistics_table} WHERE count <= 0;
 DROP TABLE {moved_table};

@@ -1,6 +1,6 @@
 """pgqueuer and pgq_fast side by side: one script, one server, the same public API and settings.
 
-    python bench/compare.py                       everything, in six to ten minutes
+    python bench/compare.py                       everything, in twenty minutes or so
     python bench/compare.py --quick               a first impression in about one
     python bench/compare.py --only drain --repeat 5 --json figures.json
 
@@ -72,7 +72,12 @@ DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 FIGURES: Final = {
     "rate": ("jobs/s", ",.0f"),
     "cpu": ("client CPU us/job", ".2f"),
+    "all_cpu": ("CPU with server us/job", ".2f"),
     "wal": ("WAL bytes/job", ",.0f"),
+    "log": ("log bytes/job", ",.0f"),
+    "last": ("last/first tenth", ".2f"),
+    "deadlocks": ("deadlocks", ",.0f"),
+    "multixacts": ("MultiXacts/job", ".4f"),
     "p50": ("p50 ms", ".2f"),
     "p99": ("p99 ms", ".2f"),
 }
@@ -179,6 +184,7 @@ def run_trial(trial: Trial, dsn: str) -> Figures:
     }
     # By name, so that kernels that are missing end the run instead of being measured as fast.
     environment["PGQ_FAST_IMPL"] = trial.implementation
+    environment["PGQUEUER_LAYOUT"] = trial.layout
     with new_database(dsn) as database:
         # A process of its own loads one library only, and starts without what others left behind.
         done = subprocess.run(
@@ -267,7 +273,8 @@ def print_scenario(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) 
     """The figures of each trial, and the targets."""
     print(f"\n{scenario.name}: {scenario.title}")
     first = next(iter(scenario.trials()))
-    figures = [figure for figure in FIGURES if figure in runs[first][0]]
+    wanted = {"rate", "cpu", "wal", *(target.figure for target in scenario.targets)}
+    figures = [figure for figure in FIGURES if figure in wanted and figure in runs[first][0]]
     print(line("", "", "", [FIGURES[figure][0] for figure in figures]))
     for name, side in scenario.sides.items():
         chosen = best(side, runs)

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import importlib
 import json
+import os
 import random
 import sys
 import time
@@ -32,6 +33,9 @@ LATENCY_WARM_UP: Final = 20
 # Seconds between a job's start and the next job, at random, so that no timer of a library falls
 # into step with them.
 LATENCY_PAUSE: Final = (0.005, 0.015)
+# Jobs of the worker that is busy while others enqueue, and how long each waits.
+BUSY_JOBS: Final = 40_000
+BUSY_SECONDS: Final = 0.1
 # Seconds without a sign of life after which a measurement gives up.
 PATIENCE: Final = 60.0
 
@@ -48,7 +52,7 @@ class Trial:
     """What is measured, and with which settings."""
 
     task: str
-    """``drain``, ``bare``, ``producers``, ``lists`` or ``latency``."""
+    """``drain``, ``bare``, ``sustained``, ``producers``, ``lists`` or ``latency``."""
     package: str
     """``pgqueuer`` or ``pgq_fast``."""
     jobs: int
@@ -59,6 +63,12 @@ class Trial:
     """None: not passed, which leaves it to the library."""
     producers: int = 1
     """Tasks that enqueue one by one, on one driver."""
+    connections: bool = False
+    """Whether each of the producers has a driver of its own, and a worker is busy meanwhile."""
+    layout: str = "compat"
+    """Of pgq_fast's tables."""
+    old_transaction: bool = False
+    """Whether another session holds a snapshot from before the workers began."""
     driver: str = "asyncpg"
     implementation: str = "c"
     """Of pgq_fast's kernels: ``c`` or ``python``."""
@@ -66,16 +76,22 @@ class Trial:
     def settings(self) -> str:
         """The settings in words."""
         parts = []
-        if self.task in ("drain", "latency"):
+        if self.task in ("drain", "sustained", "latency"):
             parts.append(f"{self.consumers} consumer{'s' * (self.consumers > 1)}")
-        if self.task in ("drain", "bare"):
+        if self.task in ("drain", "sustained", "bare"):
             parts.append("defaults" if self.batch_size is None else f"batch {self.batch_size}")
         if self.task == "producers":
             parts.append(f"{self.producers} producer{'s' * (self.producers > 1)}")
+        if self.connections:
+            parts.append("a connection each, a busy worker")
         if self.task == "lists":
             parts.append(f"lists of {LIST:,}")
         if self.driver != "asyncpg":
             parts.append(self.driver)
+        if self.layout != "compat":
+            parts.append(self.layout)
+        if self.old_transaction:
+            parts.append("an old transaction")
         if self.implementation == "python":
             parts.append("pure Python")
         return ", ".join(parts)
@@ -147,11 +163,55 @@ class Bench:
         Statistics of a table that was just filled are stale, and whether autovacuum gets to it in
         time is chance: neither library is to suffer from that.
         """
-        await self.watch.execute(
-            f"ANALYZE {self.names.queue_table}; ANALYZE {self.names.queue_table_log}"
-        )
+        await self.watch.execute("ANALYZE")
         await self.watch.execute("CHECKPOINT")
         gc.collect()
+
+    async def server_cpu(self) -> float | None:
+        """Seconds of CPU time that all processes of the server have used; None if it is elsewhere.
+
+        From /proc, see proc(5): the children of the postmaster, and of those that have ended what
+        it has collected.
+        """
+        backend = await self.watch.fetchval("SELECT pg_backend_pid()")
+        try:
+            status, _ = process_times(backend)
+            if status[0] != "(postgres)":
+                return None
+            postmaster = int(status[2])
+            ticks = sum(process_times(postmaster)[1])
+            for entry in os.listdir("/proc"):
+                if entry.isdigit():
+                    try:
+                        status, times = process_times(int(entry))
+                    except OSError:
+                        # It has ended meanwhile.
+                        continue
+                    if int(status[2]) == postmaster:
+                        ticks += times[0] + times[1]
+        except OSError:
+            return None
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    async def log_bytes(self) -> int:
+        """Size of the log on disk, with its indexes."""
+        log = self.names.queue_table_log
+        size = await self.watch.fetchval(
+            "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class"
+            " WHERE relkind = 'r' AND relname = ANY($1::text[])",
+            [log, f"{log}_batches", f"{log}_entries"],
+        )
+        return int(size)
+
+    async def troubles(self) -> tuple[int, int]:
+        """Deadlocks in this database, and MultiXacts that the server has made, so far."""
+        await self.watch.execute("CHECKPOINT")
+        row = await self.watch.fetchrow(
+            "SELECT deadlocks, next_multixact_id::text::bigint"
+            " FROM pg_stat_database, pg_control_checkpoint()"
+            " WHERE datname = current_database()"
+        )
+        return row[0], row[1]
 
     async def wal_position(self) -> int:
         """Bytes of WAL that the server has written in its life."""
@@ -163,13 +223,21 @@ class Bench:
     async def timed(self, work: Callable[[], Awaitable[Any]]) -> Figures:
         """Run *work*; its figures for a job."""
         await self.settle()
-        wal = await self.wal_position()
+        wal, server = await self.wal_position(), await self.server_cpu()
         wall, cpu = time.perf_counter(), time.process_time()
         await work()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        wal = await self.wal_position() - wal
+        wal, server_after = await self.wal_position() - wal, await self.server_cpu()
         jobs = self.trial.jobs
-        return {"rate": jobs / wall, "cpu": cpu / jobs * 1e6, "wal": wal / jobs, "seconds": wall}
+        figures = {
+            "rate": jobs / wall,
+            "cpu": cpu / jobs * 1e6,
+            "wal": wal / jobs,
+            "seconds": wall,
+        }
+        if server is not None and server_after is not None:
+            figures["all_cpu"] = (cpu + server_after - server) / jobs * 1e6
+        return figures
 
     async def check_ended(self, enqueued: Sequence[int]) -> None:
         """See that the log has each job as successful, once, and that the queue is empty."""
@@ -191,11 +259,21 @@ class Bench:
         )
         require_same("queued jobs", [row[0] for row in queue], enqueued)
         log = await self.watch.fetch(
-            f"SELECT job_id FROM {self.names.queue_table_log} WHERE status = 'queued'"
+            f"SELECT job_id FROM {self.names.queue_table_log}"
+            " WHERE status = 'queued' AND entrypoint = $1",
+            ENTRYPOINT,
         )
         require_same("jobs logged as queued", [row[0] for row in log], enqueued)
         if len(enqueued) != self.trial.jobs:
             raise MeasurementError(f"{len(enqueued)} of {self.trial.jobs} jobs were enqueued")
+
+
+def process_times(pid: int) -> tuple[list[str], list[int]]:
+    """Name, state and parent of a process, and its user, system, and children's clock ticks."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        name, rest = file.read().rsplit(")", 1)
+    fields = rest.split()
+    return ["(" + name.partition("(")[2] + ")", *fields[:2]], [int(tick) for tick in fields[11:15]]
 
 
 def require_same(what: str, found: Sequence[int], expected: Sequence[int]) -> None:
@@ -239,6 +317,8 @@ async def drain(bench: Bench) -> Figures:
     options: dict[str, Any] = {} if trial.batch_size is None else {"batch_size": trial.batch_size}
     enqueued = await bench.fill()
     ran: list[int] = []
+    marks = Marks(trial.jobs)
+    deadlocks, multixacts = await bench.troubles()
     async with AsyncExitStack() as stack:
         workers = []
         for _ in range(trial.consumers):
@@ -248,9 +328,79 @@ async def drain(bench: Bench) -> Figures:
             worker = library.PgQueuer(driver)
             worker.entrypoint(ENTRYPOINT)(make_handler(trial.handler, ran))
             workers.append(worker)
+        if trial.old_transaction:
+            session = await connect(bench.database)
+            stack.push_async_callback(session.close)
+            # With an id and a snapshot: nothing that is deleted from now on is dead to all.
+            await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            await session.execute("SELECT pg_current_xact_id()")
+        watching = asyncio.create_task(marks.watch(ran))
         figures = await bench.timed(
             lambda: asyncio.gather(*(worker.run(mode=mode, **options) for worker in workers))
         )
+        await watching
+    require_same("runs of jobs", ran, enqueued)
+    await bench.check_ended(enqueued)
+    figures["log"] = await bench.log_bytes() / trial.jobs
+    figures["last"] = marks.last_to_first()
+    deadlocks_after, multixacts_after = await bench.troubles()
+    figures["deadlocks"] = deadlocks_after - deadlocks
+    figures["multixacts"] = (multixacts_after - multixacts) / trial.jobs
+    return figures
+
+
+class Marks:
+    """When a tenth of the jobs had run, and nine tenths, and all."""
+
+    PAUSE: Final = 0.002
+
+    def __init__(self, jobs: int) -> None:
+        self.counts = (0, jobs // 10, jobs - jobs // 10, jobs)
+        self.times: list[float] = []
+
+    async def watch(self, ran: Sequence[int]) -> None:
+        """Note the times; *ran* grows meanwhile."""
+        for count in self.counts:
+            # Not an event that handlers set: that would be part of what is measured.
+            while len(ran) < max(count, 1):  # noqa: ASYNC110
+                await asyncio.sleep(self.PAUSE)
+            self.times.append(time.perf_counter())
+
+    def last_to_first(self) -> float:
+        """The rate of the last tenth, as a part of that of the first."""
+        first, last = self.times[1] - self.times[0], self.times[3] - self.times[2]
+        return first / max(last, self.PAUSE)
+
+
+async def sustained(bench: Bench) -> Figures:
+    """A producer enqueues lists while workers run, until all jobs have run."""
+    trial = bench.trial
+    library = importlib.import_module(trial.package)
+    options: dict[str, Any] = {} if trial.batch_size is None else {"batch_size": trial.batch_size}
+    enqueued: list[int] = []
+    ran: list[int] = []
+    async with AsyncExitStack() as stack:
+        workers = []
+        for _ in range(trial.consumers):
+            driver = await stack.enter_async_context(
+                open_driver(trial, bench.database, trial.driver)
+            )
+            worker = library.PgQueuer(driver)
+            worker.entrypoint(ENTRYPOINT)(make_handler(trial.handler, ran))
+            workers.append(worker)
+        runs = [asyncio.create_task(worker.run(**options)) for worker in workers]
+
+        async def produce_and_wait() -> None:
+            enqueued.extend(await bench.fill())
+            while len(ran) < trial.jobs:  # noqa: ASYNC110
+                await asyncio.sleep(Marks.PAUSE)
+
+        # Workers that have looked at their empty queue.
+        await asyncio.sleep(0.5)
+        figures = await asyncio.wait_for(bench.timed(produce_and_wait), 10 * PATIENCE)
+        for worker in workers:
+            worker.shutdown.set()
+        await asyncio.gather(*runs)
     require_same("runs of jobs", ran, enqueued)
     await bench.check_ended(enqueued)
     return figures
@@ -312,19 +462,58 @@ async def bare(bench: Bench) -> Figures:
 
 
 async def producers(bench: Bench) -> Figures:
-    """Tasks enqueue single jobs on one driver, each the next one when the last is committed."""
+    """Tasks enqueue single jobs, each the next one when the last is committed."""
     trial = bench.trial
+    library = importlib.import_module(trial.package)
     enqueued: list[int] = []
 
-    async def produce(count: int) -> None:
+    async def produce(queries: Any, count: int) -> None:
         for _ in range(count):
-            enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, PAYLOAD))
+            enqueued.extend(await queries.enqueue(ENTRYPOINT, PAYLOAD))
 
     share, rest = divmod(trial.jobs, trial.producers)
     counts = [share + (number < rest) for number in range(trial.producers)]
-    figures = await bench.timed(lambda: asyncio.gather(*map(produce, counts)))
+    async with AsyncExitStack() as stack:
+        queues = [bench.queries] * trial.producers
+        if trial.connections:
+            queues = [
+                library.Queries(
+                    await stack.enter_async_context(open_driver(trial, bench.database, "asyncpg"))
+                )
+                for _ in counts
+            ]
+            await stack.enter_async_context(busy_worker(bench))
+        figures = await bench.timed(lambda: asyncio.gather(*map(produce, queues, counts)))
     await bench.check_queued(enqueued)
     return figures
+
+
+@asynccontextmanager
+async def busy_worker(bench: Bench) -> AsyncIterator[None]:
+    """A worker that always has jobs, of another entrypoint, which take little CPU time."""
+    library = importlib.import_module(bench.trial.package)
+    count = BUSY_JOBS
+    await bench.queries.enqueue(["busy"] * count, [None] * count, [0] * count)
+    async with open_driver(bench.trial, bench.database, "asyncpg") as driver:
+        worker = library.PgQueuer(driver)
+
+        @worker.entrypoint("busy")
+        async def handler(job: Any) -> None:
+            await asyncio.sleep(BUSY_SECONDS)
+
+        run = asyncio.create_task(worker.run(max_concurrent_tasks=20))
+        # It has claimed several times by then.
+        await asyncio.sleep(10 * BUSY_SECONDS)
+        yield
+        left = await bench.watch.fetchval(
+            f"SELECT count(*) FROM {bench.names.queue_table}"
+            " WHERE entrypoint = 'busy' AND status = 'queued'"
+        )
+        worker.shutdown.set()
+        await run
+        if not left:
+            raise MeasurementError("the worker had nothing to do any more")
+        await bench.queries.clear_queue("busy")
 
 
 async def lists(bench: Bench) -> Figures:
@@ -423,6 +612,7 @@ async def work(trial: Trial, database: Database) -> None:
 TASKS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
     "drain": drain,
     "bare": bare,
+    "sustained": sustained,
     "producers": producers,
     "lists": lists,
     "latency": latency,

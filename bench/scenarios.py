@@ -21,7 +21,7 @@ class Target:
     """A figure of one side, or its ratio to that of another, and the limit for it if any."""
 
     figure: str
-    """``rate``, ``cpu``, ``p50`` or ``p99``."""
+    """``rate``, ``cpu``, ``p50`` and the like: what a measurement returns."""
     of: str
     over: str | None = None
     """None: the figure itself."""
@@ -63,6 +63,7 @@ FAST: Final = 100_000
 # Single enqueues wait for the disk, so these depend on it most.
 SINGLE: Final = 8_000
 SINGLE_TOGETHER: Final = 40_000
+HUGE: Final = 1_000_000
 WAITS: Final = 300
 
 
@@ -87,6 +88,18 @@ OLD_DEFAULT: Final = old("drain", SLOW)
 NEW_DEFAULT: Final = new("drain", FAST)
 OLD_BEST: Final = [*(old("drain", MEDIUM, **tuned) for tuned in TUNED), OLD_DEFAULT]
 NEW_BEST: Final = [*(new("drain", FAST, **tuned) for tuned in TUNED), NEW_DEFAULT]
+
+
+def lease(task: str, jobs: int, **settings: Any) -> Trial:
+    """A trial of pgq_fast on the lease layout."""
+    return Trial(task, "pgq_fast", jobs, layout="lease", **settings)
+
+
+LEASE_DEFAULT: Final = lease("drain", 3 * FAST)
+LEASE_TWO: Final = lease("drain", 3 * FAST, consumers=2)
+LEASE_SLEEP: Final = lease("drain", 3 * FAST, handler="sleep(0)")
+# Tuned alike: with a producer beside them, what is best may be something else.
+OLD_SUSTAINED: Final = [old("sustained", MEDIUM, **tuned) for tuned in TUNED]
 
 
 def rate(at_least: float | None = None) -> Target:
@@ -213,6 +226,107 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
             [
                 Target("p50", "pgq_fast", "pgqueuer", at_most=0.5),
                 Target("p99", "pgq_fast", "pgqueuer"),
+            ],
+        ),
+    ),
+    (
+        Scenario(
+            "lease-drain-defaults",
+            "drain, no-op handler, everything at its defaults, one consumer, lease layout",
+            {"pgqueuer": [OLD_DEFAULT], "lease": [LEASE_DEFAULT]},
+            [
+                Target("rate", "lease", "pgqueuer", at_least=30),
+                Target("all_cpu", "lease", at_most=10),
+                Target("all_cpu", "lease", "pgqueuer"),
+                Target("wal", "lease", "pgqueuer", at_most=1 / 3),
+                Target("log", "lease", "pgqueuer", at_most=1 / 10),
+            ],
+        ),
+        Scenario(
+            "lease-drain-best",
+            "drain, no-op handler, one process: lease layout against pgqueuer at its best",
+            {"pgqueuer": OLD_BEST, "lease": [LEASE_DEFAULT, LEASE_TWO]},
+            [Target("rate", "lease", "pgqueuer", at_least=8)],
+        ),
+        Scenario(
+            "lease-sleep0",
+            "drain, lease layout: a handler that awaits asyncio.sleep(0) against a no-op",
+            {"no-op": [LEASE_DEFAULT], "sleep(0)": [LEASE_SLEEP]},
+            [Target("rate", "sleep(0)", "no-op", at_least=0.6)],
+        ),
+        Scenario(
+            "lease-psycopg",
+            "drain, no-op handler, lease layout: psycopg against asyncpg",
+            {"asyncpg": [LEASE_DEFAULT], "psycopg": [lease("drain", 3 * FAST, driver="psycopg")]},
+            [Target("rate", "psycopg", "asyncpg", at_least=0.70)],
+        ),
+        Scenario(
+            "lease-workers",
+            "drain, no-op handler, lease layout: 32 workers against 2 in one process",
+            {"2": [LEASE_TWO], "32": [lease("drain", 3 * FAST, consumers=32)]},
+            [
+                Target("rate", "32", "2", at_least=0.7),
+                Target("deadlocks", "32", at_most=0),
+                Target("multixacts", "32", at_most=0.001),
+            ],
+        ),
+    ),
+    (
+        Scenario(
+            "lease-sustained",
+            "one producer of lists and workers at the same time, each at its best",
+            {
+                "pgqueuer": OLD_SUSTAINED,
+                "lease": [
+                    lease("sustained", 3 * FAST),
+                    lease("sustained", 3 * FAST, consumers=2),
+                ],
+            },
+            [Target("rate", "lease", "pgqueuer", at_least=5)],
+        ),
+    ),
+    (
+        Scenario(
+            "lease-lists",
+            f"one producer of lists of {LIST:,} jobs",
+            {"pgqueuer": [old("lists", 2 * FAST)], "lease": [lease("lists", 5 * FAST)]},
+            [
+                Target("rate", "lease", "pgqueuer", at_least=5),
+                Target("cpu", "lease", "pgqueuer"),
+            ],
+        ),
+        Scenario(
+            "lease-enqueue-32",
+            "32 producers of single jobs, a connection each, while a worker is busy",
+            {
+                "pgqueuer": [old("producers", SINGLE, producers=32, connections=True)],
+                "lease": [lease("producers", 3 * SINGLE, producers=32, connections=True)],
+            },
+            [Target("rate", "lease", "pgqueuer", at_least=3)],
+        ),
+    ),
+    (
+        Scenario(
+            "lease-old-transaction",
+            f"drain of {HUGE:,} jobs, lease layout, while another transaction holds a snapshot",
+            {
+                "free": [lease("drain", HUGE)],
+                "held": [lease("drain", HUGE, old_transaction=True)],
+            },
+            [
+                Target("rate", "held", "free", at_least=0.7),
+                Target("last", "held", at_least=0.5),
+            ],
+        ),
+    ),
+    (
+        Scenario(
+            "lease-latency",
+            "from the call of enqueue to the handler's start, idle worker in another process",
+            {"pgqueuer": [old("latency", WAITS)], "lease": [lease("latency", WAITS)]},
+            [
+                Target("p50", "lease", "pgqueuer"),
+                Target("p99", "lease", "pgqueuer"),
             ],
         ),
     ),

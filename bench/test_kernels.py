@@ -179,6 +179,13 @@ def test_encode_copy_jobs(benchmark: Any, codec: ModuleType) -> None:
     assert data.startswith(b"PGCOPY")
 
 
+@pytest.mark.benchmark(group="a job as part of a few values; target 0.1")
+def test_pack_jobs(benchmark: Any, codec: ModuleType) -> None:
+    """What a short list costs before the driver sends it, in the lease layout."""
+    packed = benchmark(codec.pack_jobs, [ENTRYPOINT] * ITEMS, [PAYLOAD] * ITEMS, [0] * ITEMS)
+    assert packed[0] == [ENTRYPOINT]
+
+
 @pytest.mark.benchmark(group="an outcome to parameters")
 def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     """What an acknowledgement costs before the driver sends it."""

@@ -4,6 +4,9 @@ The log says how a job ended; the watcher asks it. When to ask, it learns from t
 that changes of the queue send, and from a timer, since notifications can get lost. However many
 of these arrive, one query at a time asks about all jobs together, and no sooner than a debounce
 time after the first reason for it.
+
+Some queues tell of ends only while somebody wants to know. There the watcher registers before it
+asks for the first time, and renews that while its block is open.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import uuid
 from collections import defaultdict
 from datetime import timedelta
 from typing import Final
@@ -20,7 +24,7 @@ from pgq_fast.drivers.base import Driver, ListenerRemover
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import PgqException
 from pgq_fast.logconfig import logger
-from pgq_fast.repository import QueueRepositoryPort
+from pgq_fast.repository import EndsPort, QueueRepositoryPort
 from pgq_fast.settings import DBSettings, db_settings
 from pgq_fast.tasks import TaskManager, wait_for_event
 from pgq_fast.types import JOB_STATUS, Channel, JobId
@@ -32,6 +36,15 @@ _TERMINAL: Final[frozenset[JOB_STATUS]] = frozenset(
 )
 # A database that is restarting must not be asked at the pace of the debounce.
 _PAUSE_AFTER_FAILURE: Final = timedelta(seconds=1)
+
+REGISTERED_FOR: Final = timedelta(seconds=30)
+"""A watcher whose process died is told of ends for no longer than this."""
+RENEWED_AFTER: Final = timedelta(seconds=5)
+"""A server that crashed has forgotten who watches; that is noticed within this time."""
+
+# Between questions while ends are under way that nobody tells of; the pause doubles.
+_FIRST_LOOK: Final = timedelta(milliseconds=10)
+_LAST_LOOK: Final = timedelta(milliseconds=250)
 
 
 class WatcherClosedError(PgqException, RuntimeError):
@@ -49,7 +62,8 @@ class CompletionWatcher:
     """Futures that resolve to the final status of jobs.
 
     Final are ``canceled``, ``deleted``, ``exception`` and ``successful``. A ``failed`` job is held
-    and may run again, so it is not final. ::
+    and may run again, so it is not final. Of a job that ended without a trace in the log
+    (``DBSettings.job_log``) nobody can tell how, and its future stays open. ::
 
         async with CompletionWatcher(driver, queries=queries) as watcher:
             status = await watcher.wait_for(job_id)
@@ -69,6 +83,7 @@ class CompletionWatcher:
         lock: Held while the status is asked for.
         debounce_task: The task that is to ask next; None while there is no reason to.
         refresh_requested: Whether something happened since the last question.
+        id: What the watcher is registered as, where the queue keeps book.
     """
 
     driver: Driver
@@ -93,9 +108,16 @@ class CompletionWatcher:
         default=None, init=False, repr=False
     )
     refresh_requested: bool = dataclasses.field(default=False, init=False, repr=False)
+    id: uuid.UUID = dataclasses.field(default_factory=uuid.uuid4, init=False, repr=False)
+    _registered: EndsPort | None = dataclasses.field(default=None, init=False, repr=False)
 
     async def __aenter__(self) -> CompletionWatcher:
         await self.driver.add_listener(self._channel, self._on_notification)
+        try:
+            await self._register()
+        except BaseException:
+            await self._stop_listening()
+            raise
         interval = self.refresh_interval
         if (wanted := poll_interval_of(self.driver)) is not None:
             # No notification will come.
@@ -119,8 +141,8 @@ class CompletionWatcher:
             # Not before: while a future is open, its notification may be lost.
             self.shutdown.set()
             await self.task_manager.gather_tasks()
-            if isinstance(self.driver, ListenerRemover):
-                await self.driver.remove_listener(self._channel, self._on_notification)
+            await self._unregister()
+            await self._stop_listening()
         return False
 
     def wait_for(self, jid: JobId) -> asyncio.Future[JOB_STATUS]:
@@ -144,6 +166,50 @@ class CompletionWatcher:
         """Where the queue of ``queries`` notifies, as far as it tells."""
         settings = getattr(getattr(self.queries, "qbq", None), "settings", None)
         return settings.channel if isinstance(settings, DBSettings) else db_settings().channel
+
+    async def _stop_listening(self) -> None:
+        if isinstance(self.driver, ListenerRemover):
+            await self.driver.remove_listener(self._channel, self._on_notification)
+
+    async def _register(self) -> None:
+        """Be told of ends, where nobody is unless he asks for it."""
+        if not isinstance(self.queries, EndsPort) or poll_interval_of(self.driver) is not None:
+            return
+        since = await self.queries.watch_ends(self.id, REGISTERED_FOR)
+        if since is not None:
+            self._registered = self.queries
+            self.task_manager.add(asyncio.create_task(self._stay_registered(self.queries, since)))
+
+    async def _stay_registered(self, queries: EndsPort, since: int | None) -> None:
+        """Renew the registration; ask about the jobs as long as not every end is told."""
+        pause = _FIRST_LOOK
+        while not await wait_for_event(self.shutdown, pause.total_seconds()):
+            before = since
+            try:
+                since = await queries.watch_ends(self.id, REGISTERED_FOR, since)
+            except Exception:
+                logger.exception(
+                    "Could not renew the registration for ends of jobs; trying again in %s",
+                    RENEWED_AFTER,
+                )
+                pause = RENEWED_AFTER
+                continue
+            if since is not None:
+                pause = min(2 * pause, _LAST_LOOK) if before == since else _FIRST_LOOK
+            else:
+                pause = RENEWED_AFTER
+            if before is not None or since is not None:
+                self._request_refresh()
+
+    async def _unregister(self) -> None:
+        queries, self._registered = self._registered, None
+        if queries is None:
+            return
+        try:
+            await queries.unwatch_ends(self.id)
+        except Exception as error:
+            # It is over by itself before long.
+            logger.debug("Could not take back the registration for ends of jobs: %s", error)
 
     def _open_waiters(self) -> list[asyncio.Future[JOB_STATUS]]:
         return [

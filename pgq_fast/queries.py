@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,19 +26,22 @@ from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
 from pgq_fast.errors import DuplicateJobError, OpenTransactionError
-from pgq_fast.layouts import compat, compat_enqueue
+from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
-from pgq_fast.layouts.compat_producer import Producer, producer_for
+from pgq_fast.layouts.compat_jobs import CompatJobs
+from pgq_fast.layouts.jobs import JobCalls
 from pgq_fast.layouts.lease import LeaseLayout
+from pgq_fast.layouts.lease_jobs import LeaseJobs
+from pgq_fast.layouts.producer import Producer, enqueue_sync, producer_for
 from pgq_fast.logconfig import logger
-from pgq_fast.repository import EntrypointExecutionParameter
+from pgq_fast.repository import EntrypointExecutionParameter, check_pruning
 from pgq_fast.schema import layout as layouts
 from pgq_fast.schema import manage
 from pgq_fast.schema.migrate import MigrationProgress, MigrationReport, migrate
 from pgq_fast.schema.planning import Plan
 from pgq_fast.schema.statements import run_async, run_sync
 from pgq_fast.settings import DBSettings, Layout
-from pgq_fast.sql import statement
+from pgq_fast.sql import layout_statement
 from pgq_fast.tracing import TracingProtocol
 from pgq_fast.types import CronEntrypoint, HealthCheckId, QueueEntrypoint, QueueManagerId
 
@@ -183,33 +187,48 @@ class Queries:
         if mismatch is not None:
             raise mismatch from error
 
+    def _jobs(self) -> JobCalls:
+        """What the layout of the settings does in more than a statement of the same name."""
+        settings = self.qbq.settings
+        if settings.layout is Layout.lease:
+            return LeaseJobs(self.driver, settings)
+        return CompatJobs(self.driver, settings)
+
     @_explains_layout
     async def _models(
         self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
     ) -> list[ModelT]:
-        rows = await self.driver.fetch(statement(name, settings, flag), *args)
+        rows = await self.driver.fetch(layout_statement(name, settings, flag), *args)
         return _readable(model, rows)
 
     @_explains_layout
     async def _queue(self, name: str, *args: object) -> None:
-        await self.driver.execute(statement(name, self.qbq.settings), *args)
+        await self.driver.execute(layout_statement(name, self.qbq.settings), *args)
 
     async def _schedule(self, name: str, *args: object) -> None:
-        await self.driver.execute(statement(name, self.qbs.settings), *args)
+        await self.driver.execute(layout_statement(name, self.qbs.settings), *args)
 
     @_explains_layout
     async def _number(self, name: str, *args: object, flag: str = "") -> int:
-        rows = await rows_of(self.driver, statement(name, self.qbq.settings, flag), *args)
+        rows = await rows_of(self.driver, layout_statement(name, self.qbq.settings, flag), *args)
         return int(rows[0][0])
 
     # -- Schema -------------------------------------------------------------------------------
 
     async def install(self, create_schema: bool = True) -> None:
-        """Create the tables and what belongs to them, and with *create_schema* their schema too."""
+        """Create the tables and what belongs to them, and with *create_schema* their schema too.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was created.
+        """
         await run_async(self.driver, manage.install(self.qbe.settings, create_schema))
 
     async def uninstall(self) -> None:
-        """Drop everything that ``install`` creates, with all jobs."""
+        """Drop everything that ``install`` creates, with all jobs.
+
+        Raises:
+            LayoutMismatchError: The tables of the other layout are there; nothing was dropped.
+        """
         await run_async(self.driver, manage.uninstall(self.qbe.settings))
 
     async def schema_is_installed(self) -> bool:
@@ -254,6 +273,7 @@ class Queries:
 
         Raises:
             SchemaDriftError: A column has a type that no release gave it.
+            LayoutMismatchError: The tables of the other layout are there; nothing was changed.
         """
         return await run_async(self.driver, manage.apply_upgrade(self.qbe.settings))
 
@@ -516,6 +536,7 @@ class Queries:
         Raises:
             InvalidJobError: An argument cannot be a job's; nothing was sent.
             DuplicateJobError: A dedupe key is taken, under ``raise``.
+            LayoutMismatchError: The queue has another layout than the settings ask for.
         """
         keys: list[str | None] = [None]
         try:
@@ -544,27 +565,29 @@ class Queries:
 
     async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """1 if a job of *entrypoints* is queued, deferred or not; else 0."""
-        return await self._number("compat/queued_work", list(entrypoints))
+        return await self._number("queued_work", list(entrypoints))
 
     async def eligible_queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """1 if a job of *entrypoints* is queued and due; else 0."""
-        return await self._number("compat/queued_work", list(entrypoints), flag="eligible")
+        return await self._number("queued_work", list(entrypoints), flag="eligible")
 
+    @_explains_layout
     async def clear_queue(self, entrypoint: str | list[str] | None = None) -> None:
         """Delete the jobs of *entrypoint*, logged as deleted; without one, all, unlogged."""
         if entrypoint:
-            await self._queue("compat/clear_queue", _names(entrypoint))
+            await self._jobs().clear(_names(entrypoint))
         else:
-            await self._queue("compat/truncate_queue")
+            await self._queue("truncate_queue")
 
+    @_explains_layout
     async def mark_job_as_cancelled(self, ids: list[types.JobId]) -> None:
         """Take *ids* out of the queue, logged as canceled, and tell the workers that run them."""
-        await self._queue("compat/cancel", Int8Array(ids))
+        await self._jobs().cancel(ids)
         await self.notify_job_cancellation(ids)
 
     async def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
-        return await self._models(models.QueueStatistics, "compat/queue_size", self.qbq.settings)
+        return await self._models(models.QueueStatistics, "queue_size", self.qbq.settings)
 
     @_explains_layout
     async def log_jobs(
@@ -576,10 +599,7 @@ class Queries:
         A job that has another owner by now than the :class:`Job` says stays as it is.
         """
         if job_status:
-            query, args = compat.log_jobs_statement(
-                self.qbq.settings, [Outcome(*item) for item in job_status]
-            )
-            await self.driver.execute(query, *args)
+            await self._jobs().end([Outcome(*item) for item in job_status])
 
     @_explains_layout
     async def retry_job(
@@ -592,14 +612,12 @@ class Queries:
 
         A job that has another owner by now than *job* says stays as it is.
         """
-        query, args = compat.retry_statement(
-            self.qbq.settings, [Retry(job, delay, traceback_record)]
-        )
-        await self.driver.execute(query, *args)
+        await self._jobs().retry(Retry(job, delay, traceback_record))
 
+    @_explains_layout
     async def requeue_jobs(self, ids: list[types.JobId]) -> None:
         """Queue held jobs again, to run now, as if never tried; other jobs stay as they are."""
-        await self._queue("compat/requeue", Int8Array(ids))
+        await self._jobs().requeue(ids)
 
     async def list_failed_jobs(
         self, limit: int = 100, order: types.SortOrder = "DESC"
@@ -609,7 +627,7 @@ class Queries:
             raise ValueError(f"order is {order!r}, must be 'ASC' or 'DESC'")
         return await self._models(
             models.Job,
-            "compat/list_failed_jobs",
+            "list_failed_jobs",
             self.qbq.settings,
             limit,
             flag="descending" if order == "DESC" else "ascending",
@@ -617,14 +635,14 @@ class Queries:
 
     async def update_heartbeat(self, job_ids: list[types.JobId]) -> None:
         """Vouch for *job_ids*, whoever holds them."""
-        await self._queue("compat/update_heartbeat", Int8Array(set(job_ids)))
+        await self._queue("update_heartbeat", Int8Array(set(job_ids)))
 
     @_explains_layout
     async def next_deferred_eta(self, entrypoints: list[QueueEntrypoint]) -> timedelta | None:
         """Time until the next deferred job of *entrypoints* is due; None: there is none."""
         rows = await rows_of(
             self.driver,
-            statement("compat/next_deferred_eta", self.qbq.settings),
+            layout_statement("next_deferred_eta", self.qbq.settings),
             list(entrypoints),
         )
         return rows[0][0] if rows else None
@@ -634,16 +652,16 @@ class Queries:
     async def clear_statistics_log(self, entrypoint: str | list[str] | None = None) -> None:
         """Delete the statistics of *entrypoint*; without one, all."""
         if entrypoint:
-            await self._queue("compat/clear_statistics", _names(entrypoint))
+            await self._queue("clear_statistics", _names(entrypoint))
         else:
-            await self._queue("compat/truncate_statistics")
+            await self._queue("truncate_statistics")
 
     async def clear_queue_log(self, entrypoint: str | list[str] | None = None) -> None:
         """Delete the log of *entrypoint*; without one, all."""
         if entrypoint:
-            await self._queue("compat/clear_log", _names(entrypoint))
+            await self._queue("clear_log", _names(entrypoint))
         else:
-            await self._queue("compat/truncate_log")
+            await self._queue("truncate_log")
 
     async def aggregate_logs(self) -> None:
         """Count new log entries into the statistics, unless another worker is doing it."""
@@ -651,7 +669,7 @@ class Queries:
 
     @_explains_layout
     async def _aggregate(self, flag: str) -> None:
-        await self.driver.execute(statement("compat/aggregate_logs", self.qbq.settings, flag))
+        await self.driver.execute(layout_statement("aggregate_logs", self.qbq.settings, flag))
 
     async def log_statistics(
         self, limit: int | None, last: timedelta | None = None
@@ -659,12 +677,12 @@ class Queries:
         """Statistics, up to date, newest first: *limit* rows of the time *last*, None for all."""
         await self._aggregate("unlocked")
         return await self._models(
-            models.LogStatistics, "compat/log_statistics", self.qbq.settings, limit, last
+            models.LogStatistics, "log_statistics", self.qbq.settings, limit, last
         )
 
     async def queue_log(self) -> list[models.Log]:
         """The whole log."""
-        return await self._models(models.Log, "compat/queue_log", self.qbq.settings)
+        return await self._models(models.Log, "queue_log", self.qbq.settings)
 
     @_explains_layout
     async def job_status(
@@ -672,23 +690,71 @@ class Queries:
     ) -> list[tuple[types.JobId, types.JOB_STATUS]]:
         """The latest status of each of *ids* that the log knows."""
         rows = await rows_of(
-            self.driver, statement("compat/job_status", self.qbq.settings), Int8Array(ids)
+            self.driver, layout_statement("job_status", self.qbq.settings), Int8Array(ids)
         )
         return [(job_id, status) for job_id, status in rows]
 
     async def job_log_history(self, id: types.JobId, limit: int = 100) -> list[models.Log]:
         """What happened to a job, oldest first."""
-        return await self._models(
-            models.Log, "compat/job_log_history", self.qbq.settings, id, limit
-        )
+        return await self._models(models.Log, "job_log_history", self.qbq.settings, id, limit)
 
     async def exception_logs(self, limit: int = 100) -> list[models.Log]:
         """The latest failures, with their tracebacks."""
-        return await self._models(models.Log, "compat/exception_logs", self.qbq.settings, limit)
+        return await self._models(models.Log, "exception_logs", self.qbq.settings, limit)
 
     async def unaggregated_log_count(self) -> int:
         """Number of log entries that no statistics contain yet."""
-        return await self._number("compat/unaggregated_log_count")
+        return await self._number("unaggregated_log_count")
+
+    async def prune_log(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+        """Delete what the log says of more than *older_than* ago; how many entries that was.
+
+        The statistics keep it: what they do not count yet is counted first. Nothing is deleted
+        without this call.
+
+        Args:
+            older_than: Age of the entries; on the lease layout, of the end of a batch.
+            batch_size: Rows that are deleted at a time, each time in a transaction of its own.
+
+        Raises:
+            ValueError: *batch_size* is below 1, or *older_than* negative.
+        """
+        cutoff = await self._cutoff(older_than, batch_size)
+        await self._aggregate("unlocked")
+        return sum(
+            [await self._prune(part, cutoff, batch_size, None) for part in self._jobs().log_parts()]
+        )
+
+    async def prune_statistics(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+        """Delete the statistics of more than *older_than* ago; how many rows that was.
+
+        Args:
+            older_than: Age of the counts.
+            batch_size: Rows that are looked at at a time, each time in a transaction of its own.
+
+        Raises:
+            ValueError: *batch_size* is below 1, or *older_than* negative.
+        """
+        cutoff = await self._cutoff(older_than, batch_size)
+        return await self._prune("prune_statistics", cutoff, batch_size, 0)
+
+    async def _cutoff(self, older_than: timedelta, batch_size: int) -> object:
+        """The instant before which to prune: one for all batches, or they would never end."""
+        check_pruning(older_than, batch_size)
+        (row,) = await self.driver.fetch(layout_statement("cutoff", self.qbq.settings), older_than)
+        return row["cutoff"]
+
+    @_explains_layout
+    async def _prune(self, name: str, cutoff: object, batch_size: int, start: object) -> int:
+        """Run a statement for batch after batch, each from where the one before ended."""
+        query = layout_statement(name, self.qbq.settings)
+        removed = 0
+        while True:
+            (row,) = await self.driver.fetch(query, cutoff, batch_size, start)
+            removed += cast("int", row["removed"])
+            if cast("int", row["seen"]) < batch_size:
+                return removed
+            start = row["reached"]
 
     # -- Messages to workers ------------------------------------------------------------------
 
@@ -711,13 +777,39 @@ class Queries:
         )
         await self.driver.notify(channel, event.model_dump_json())
 
+    @_explains_layout
+    async def watch_ends(
+        self, watcher: uuid.UUID, for_: timedelta, since: int | None = None
+    ) -> int | None:
+        """Have the ends of jobs notified on the channel for the time *for_* from now.
+
+        The lease layout notifies of ends only while somebody wants to know; pgqueuer's tables
+        always do, and there this does nothing.
+
+        Args:
+            watcher: Any id; the same one again prolongs the time.
+            for_: So long from now. The server forgets it in a crash: prolong it often.
+            since: What the call before returned.
+
+        Returns:
+            None: every end is notified from now on. Else some that are under way may still go by in
+            silence: look at the jobs, and call again soon, with this number. The first call of a
+            watcher returns None only where there is nothing to prolong.
+        """
+        return await self._jobs().watch_ends(watcher, for_, since)
+
+    @_explains_layout
+    async def unwatch_ends(self, watcher: uuid.UUID) -> None:
+        """Take :meth:`watch_ends` back."""
+        await self._jobs().unwatch_ends(watcher)
+
     # -- Schedules ----------------------------------------------------------------------------
 
     async def insert_schedule(
         self, schedules: dict[models.CronExpressionEntrypoint, timedelta]
     ) -> None:
         """Make *schedules* known, each to run first after its delay; known ones stay."""
-        await self._schedule("compat/insert_schedule", *_schedule_columns(schedules))
+        await self._schedule("insert_schedule", *_schedule_columns(schedules))
 
     async def fetch_schedule(
         self, entrypoints: dict[models.CronExpressionEntrypoint, timedelta]
@@ -725,43 +817,43 @@ class Queries:
         """Pick those of *entrypoints* that are due; their next run is the given delay from now."""
         return await self._models(
             models.Schedule,
-            "compat/fetch_schedule",
+            "fetch_schedule",
             self.qbs.settings,
             *_schedule_columns(entrypoints),
         )
 
     async def set_schedule_queued(self, ids: set[types.ScheduleId]) -> None:
         """Give picked schedules back; their run is over."""
-        await self._schedule("compat/set_schedule_queued", Int8Array(ids))
+        await self._schedule("set_schedule_queued", Int8Array(ids))
 
     async def update_schedule_heartbeat(self, ids: set[types.ScheduleId]) -> None:
         """Say that the runs of *ids* are going on."""
-        await self._schedule("compat/update_schedule_heartbeat", Int8Array(ids))
+        await self._schedule("update_schedule_heartbeat", Int8Array(ids))
 
     async def peek_schedule(self) -> list[models.Schedule]:
         """All schedules, the one that ran longest ago first."""
-        return await self._models(models.Schedule, "compat/peek_schedule", self.qbs.settings)
+        return await self._models(models.Schedule, "peek_schedule", self.qbs.settings)
 
     async def delete_schedule(
         self, ids: set[types.ScheduleId], entrypoints: set[CronEntrypoint]
     ) -> None:
         """Delete schedules by id or entrypoint."""
-        await self._schedule("compat/delete_schedule", Int8Array(ids), list(entrypoints))
+        await self._schedule("delete_schedule", Int8Array(ids), list(entrypoints))
 
     async def clear_schedule(self) -> None:
         """Delete all schedules."""
-        await self._schedule("compat/truncate_schedule")
+        await self._schedule("truncate_schedule")
 
     # -- Insight ------------------------------------------------------------------------------
 
     async def queue_age(self) -> list[models.QueueAgeStats]:
         """How long the queued jobs of each entrypoint have waited."""
-        return await self._models(models.QueueAgeStats, "compat/queue_age", self.qbq.settings)
+        return await self._models(models.QueueAgeStats, "queue_age", self.qbq.settings)
 
     async def job_duration_percentiles(self, last: timedelta) -> list[models.JobDurationStats]:
         """Run times of the jobs that ended within *last*, by entrypoint, slowest first."""
         return await self._models(
-            models.JobDurationStats, "compat/job_duration_percentiles", self.qbq.settings, last
+            models.JobDurationStats, "job_duration_percentiles", self.qbq.settings, last
         )
 
     async def throughput_summary(
@@ -770,24 +862,24 @@ class Queries:
         """Jobs by entrypoint and status, up to date, within *last* or ever."""
         await self._aggregate("unlocked")
         return await self._models(
-            models.ThroughputStats, "compat/throughput_summary", self.qbq.settings, last
+            models.ThroughputStats, "throughput_summary", self.qbq.settings, last
         )
 
     async def throughput_timeseries(self, last: timedelta) -> list[models.ThroughputBucket]:
         """Jobs by minute, entrypoint and status, up to date, within *last*."""
         await self._aggregate("unlocked")
         return await self._models(
-            models.ThroughputBucket, "compat/throughput_timeseries", self.qbq.settings, last
+            models.ThroughputBucket, "throughput_timeseries", self.qbq.settings, last
         )
 
     async def active_workers(self) -> list[models.ActiveWorker]:
         """Workers that hold picked jobs."""
-        return await self._models(models.ActiveWorker, "compat/active_workers", self.qbq.settings)
+        return await self._models(models.ActiveWorker, "active_workers", self.qbq.settings)
 
     async def stale_jobs(self, threshold: timedelta, limit: int = 100) -> list[models.StaleJob]:
         """Picked jobs without a heartbeat for *threshold*, the longest silent first."""
         return await self._models(
-            models.StaleJob, "compat/stale_jobs", self.qbq.settings, threshold, limit
+            models.StaleJob, "stale_jobs", self.qbq.settings, threshold, limit
         )
 
     async def browse_queue(
@@ -800,7 +892,7 @@ class Queries:
         """A page of the queue in the order of claims, of some statuses and entrypoints or all."""
         return await self._models(
             models.Job,
-            "compat/browse_queue",
+            "browse_queue",
             self.qbq.settings,
             limit,
             offset,
@@ -810,22 +902,13 @@ class Queries:
 
     async def queue_job_by_id(self, id: types.JobId) -> models.Job | None:
         """A job that is in the queue, else None."""
-        jobs = await self._models(models.Job, "compat/queue_job_by_id", self.qbq.settings, id)
+        jobs = await self._models(models.Job, "queue_job_by_id", self.qbq.settings, id)
         return jobs[0] if jobs else None
 
     async def schema_info(self) -> list[models.TableInfo]:
         """Size and persistence of the queue's tables."""
-        names = self.qbq.settings
         return await self._models(
-            models.TableInfo,
-            "compat/schema_info",
-            names,
-            [
-                names.queue_table.lower(),
-                names.queue_table_log.lower(),
-                names.statistics_table.lower(),
-                names.schedules_table.lower(),
-            ],
+            models.TableInfo, "schema_info", self.qbq.settings, self._jobs().tables()
         )
 
 
@@ -956,7 +1039,7 @@ class SyncQueries:
             self.tracer,
         )
         try:
-            return compat_enqueue.enqueue_sync(self.driver, self.qbq.settings, batch, on_conflict)
+            return enqueue_sync(self.driver, self.qbq.settings, batch, on_conflict)
         except Exception as error:
             if is_unique_violation(error):
                 raise DuplicateJobError(batch.dedupe_key) from error
@@ -965,5 +1048,9 @@ class SyncQueries:
 
     def queue_size(self) -> list[models.QueueStatistics]:
         """Number of jobs by entrypoint, priority and status. Reads the whole queue."""
-        rows = self.driver.fetch(statement("compat/queue_size", self.qbq.settings))
+        try:
+            rows = self.driver.fetch(layout_statement("queue_size", self.qbq.settings))
+        except Exception as error:
+            self._raise_layout_mismatch(error)
+            raise
         return [models.QueueStatistics.model_validate(row) for row in rows]

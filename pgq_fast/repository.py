@@ -7,8 +7,9 @@ that has them will do.
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from datetime import timedelta
-from typing import Literal, Protocol, overload
+from typing import Literal, Protocol, overload, runtime_checkable
 
 from pgq_fast import models, types
 from pgq_fast.drivers.base import Driver
@@ -23,6 +24,7 @@ from pgq_fast.types import (
 )
 
 __all__ = [
+    "EndsPort",
     "EntrypointExecutionParameter",
     "InsightsRepositoryPort",
     "NotificationPort",
@@ -49,6 +51,18 @@ class EntrypointExecutionParameter:
     """
 
     concurrency_limit: int
+
+
+def check_pruning(older_than: timedelta, batch_size: int) -> None:
+    """Refuse arguments by which more would be deleted than anybody means, or nothing for ever.
+
+    Raises:
+        ValueError: *batch_size* is below 1, or *older_than* negative.
+    """
+    if older_than < timedelta(0):
+        raise ValueError(f"older_than is {older_than}, must not be negative")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, must be at least 1")
 
 
 class QueueRepositoryPort(Protocol):
@@ -389,6 +403,32 @@ class NotificationPort(Protocol):
 
     async def notify_health_check(self, health_check_event_id: HealthCheckId) -> None:
         """Send a message that comes back to every listener, the sender included."""
+        ...
+
+
+@runtime_checkable
+class EndsPort(Protocol):
+    """A repository that does not tell of ends of jobs unless somebody wants to know."""
+
+    async def watch_ends(
+        self, watcher: uuid.UUID, for_: timedelta, since: int | None = None
+    ) -> int | None:
+        """Have the ends of jobs notified for the time *for_*; to be repeated before that is over.
+
+        Args:
+            watcher: Any id.
+            for_: So long from now.
+            since: What the call before returned.
+
+        Returns:
+            None: every end is notified from now on. Else some that are under way may still go by in
+            silence: look at the jobs, and call again soon. If the first call returns None, every
+            end is notified anyway, and there is nothing to repeat.
+        """
+        ...
+
+    async def unwatch_ends(self, watcher: uuid.UUID) -> None:
+        """Take that back."""
         ...
 
 

@@ -93,7 +93,10 @@ class Layout(Enum):
 
 
 class JobLog(Enum):
-    """What the log of the lease layout keeps of jobs that have ended."""
+    """What the log of the lease layout keeps of jobs that have ended.
+
+    Of what it does not keep, ``job_status`` and a ``CompletionWatcher`` cannot tell how it ended.
+    """
 
     all = "all"
     """Every job."""
@@ -377,8 +380,8 @@ class DBSettings(BaseSettings):
         )
 
     @functools.cached_property
-    def statements(self) -> dict[tuple[str, tuple[str, ...]], str]:
-        """SQL text for these names by file and flags, as far as it was needed; see ``sql``."""
+    def statements(self) -> dict[tuple[str, tuple[str | int, ...]], str]:
+        """SQL text for these names by file and variant, as far as it was needed; see ``sql``."""
         return {}
 
     @property

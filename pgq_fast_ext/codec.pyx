@@ -696,11 +696,12 @@ def encode_copy_jobs(
     list payloads not None,
     list headers not None,
     list execute_after,
+    bint status=True,
 ):
     """Queued jobs as a binary COPY stream.
 
-    Columns: id int8, priority int4, status (an enum, by its label), entrypoint text, payload bytea,
-    headers jsonb, and execute_after timestamptz unless it is None.
+    Columns: id int8, priority int4, status (an enum, by its label) unless there is none, entrypoint
+    text, payload bytea, headers jsonb, and execute_after timestamptz unless it is None.
 
     Args:
         raw_ids: The ids, 8 bytes each, big-endian.
@@ -709,6 +710,7 @@ def encode_copy_jobs(
         payloads: Bytes-like or None.
         headers: JSON text or None.
         execute_after: Microseconds since 2000-01-01 UTC, or None for the column's default.
+        status: Whether there is such a column.
 
     Raises:
         ValueError: A value is out of range, or the columns differ in length.
@@ -720,7 +722,7 @@ def encode_copy_jobs(
     cdef Py_ssize_t count = _check_lengths(raw_ids, columns)
     cdef const char* ids = PyBytes_AS_STRING(raw_ids)
     cdef Writer out = Writer(32 + 96 * count)
-    cdef int16_t fields = 6 if execute_after is None else 7
+    cdef int16_t fields = 5 + (1 if status else 0) + (0 if execute_after is None else 1)
     cdef _Name name = _Name()
     cdef int32_t priority
     cdef Py_ssize_t i
@@ -737,11 +739,14 @@ def encode_copy_jobs(
         memcpy(at + 6, ids + 8 * i, 8)
         store_int32(at + 14, 4)
         store_int32(at + 18, priority)
-        store_int32(at + 22, 6)
-        memcpy(at + 26, <const char*>b"queued", 6)
-        store_int32(at + 32, <int32_t>name.length)
-        memcpy(at + 36, name.text, <size_t>name.length)
-        out.size += 36 + name.length
+        at += 22
+        if status:
+            store_int32(at, 6)
+            memcpy(at + 4, <const char*>b"queued", 6)
+            at += 10
+        store_int32(at, <int32_t>name.length)
+        memcpy(at + 4, name.text, <size_t>name.length)
+        out.size = at + 4 + name.length - out.data
         _put_payload(out, _bytes_of(payloads[i], i, "payload"), i)
         _put_headers(out, _bytes_of(headers[i], i, "headers"), i)
         if execute_after is not None:
@@ -786,6 +791,107 @@ def encode_copy_log(
         out.size += 36 + name.length
     out.put_int16(-1)
     return out.finish()
+
+
+cdef inline int _put_item(Writer out, int64_t number) except -1:
+    """Write *number* as the next item of an array's text."""
+    out.reserve(21)
+    out.data[out.size] = c',' if out.size else c'{'
+    out.size += 1
+    out.size += _put_decimal(out.data + out.size, number)
+    return 0
+
+
+cdef inline int _put_null_item(Writer out) except -1:
+    return out.put_bytes(b",NULL" if out.size else b"{NULL", 5)
+
+
+cdef str _array_text(Writer out):
+    if out.size == 0:
+        out.put_bytes(b"{", 1)
+    out.put_bytes(b"}", 1)
+    return PyUnicode_DecodeASCII(out.data, out.size, NULL)
+
+
+def pack_jobs(
+    list entrypoints not None, list payloads not None, list priorities not None
+):
+    """Jobs as a few values, which both sides read faster than a list for each column.
+
+    Args:
+        entrypoints: Names without NUL.
+        payloads: Bytes-like or None.
+        priorities: 32-bit integers.
+
+    Returns:
+        The different names; for each job the place of its name among them, from 1, its priority,
+        the place in the last value where its payload begins, from 1, and the length of that, NULL
+        for no payload, each of these as the text of an ``int[]``; all payloads in one.
+
+    Raises:
+        ValueError: A value is out of range, or the columns differ in length.
+        TypeError: A value is of the wrong type.
+    """
+    cdef Py_ssize_t count = len(entrypoints)
+    for column in (payloads, priorities):
+        if len(column) != count:
+            raise ValueError(f"{count} entrypoints, but a column of {len(column)} values")
+    cdef Writer places = Writer(3 * count)
+    cdef Writer ranks = Writer(3 * count)
+    cdef Writer starts = Writer(6 * count)
+    cdef Writer lengths = Writer(4 * count)
+    cdef list parts = []
+    cdef list names = []
+    cdef dict known = {}
+    cdef _Name name = _Name()
+    cdef object last = None
+    cdef int64_t place = 0
+    cdef bytes payload, data
+    cdef Py_ssize_t length, i
+    cdef Py_ssize_t size = 0
+    cdef char* at
+    for i in range(count):
+        entrypoint = entrypoints[i]
+        if place == 0 or entrypoint is not last:
+            name.take(entrypoint, i)
+            found = known.get(entrypoint)
+            if found is None:
+                names.append(entrypoint)
+                found = known[entrypoint] = len(names)
+            place = found
+            last = entrypoint
+        _put_item(places, place)
+        _put_item(ranks, _int32_of(priorities[i], i, "priority"))
+        payload = _bytes_of(payloads[i], i, "payload")
+        _put_item(starts, size + 1)
+        if payload is None:
+            _put_null_item(lengths)
+            continue
+        length = PyBytes_GET_SIZE(payload)
+        _check_size(length, i, "payload")
+        if length > _MAX_FIELD - size:
+            raise ValueError(
+                f"job {i}: with its payload all have {size + length} bytes, PostgreSQL takes "
+                f"{MAX_FIELD}"
+            )
+        _put_item(lengths, length)
+        size += length
+        parts.append(payload)
+    # Copied once they are known to fit.
+    data = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(data)
+    for part in parts:
+        payload = <bytes>part
+        memcpy(at, PyBytes_AS_STRING(payload), <size_t>PyBytes_GET_SIZE(payload))
+        at += PyBytes_GET_SIZE(payload)
+    return (
+        names,
+        _array_text(places),
+        _array_text(ranks),
+        _array_text(starts),
+        _array_text(lengths),
+        data,
+    )
 
 
 def plain_columns(

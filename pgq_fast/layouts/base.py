@@ -5,10 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pgq_fast.models import Job, TracebackRecord
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
+
+
+class Statement(NamedTuple):
+    """SQL and its parameters."""
+
+    query: str
+    args: tuple[object, ...]
+
+
+LARGEST_CLAIM: Final = 5000
+"""Jobs that one statement claims at most; the statements have the number in them."""
 
 
 class Outcome(NamedTuple):
@@ -41,7 +52,8 @@ class Claim:
     jobs: list[Job]
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
     more: bool = False
-    """Whether some were left although the number wanted was not reached: for their size."""
+    """Whether some were left although the number wanted was not reached: for their size, or
+    because a claim has a largest number."""
     full: bool = False
     """Whether another claim is likely to bring jobs right now; set by the worker."""
     since: float = 0.0

@@ -15,10 +15,10 @@ from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
-from pgq_fast.layouts.base import Claim, Outcome, Rejected, Rest, Retry
+from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rejected, Rest, Retry, Statement
 from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
-from pgq_fast.sql import statement
+from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
 DEQUEUE_BYTES: Final = 512 * 2**20
@@ -30,13 +30,6 @@ scan of a full batch takes a tenth of that."""
 
 UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK_DETECTED: Final = "40P01"
-
-
-class Statement(NamedTuple):
-    """SQL and its parameters."""
-
-    query: str
-    args: tuple[object, ...]
 
 
 class Wanted(NamedTuple):
@@ -65,6 +58,7 @@ def claim_statement(
     ending: Sequence[JobId] = (),
     relaxed: bool = False,
     by_due_time: bool = False,
+    size: int = 0,
 ) -> Statement:
     """The claim with just the gates that are in use.
 
@@ -81,12 +75,13 @@ def claim_statement(
             transaction of its own, and that ends no jobs.
         by_due_time: Whether to find the jobs that have been due longest, best priority first among
             them, by a scan that does not touch jobs that are not due.
+        size: The :func:`~pgq_fast.sql.size_class` of the table.
     """
     flags = [
         "fixed" if budget is None else "budget",
         "due" if by_due_time else "ordered",
     ]
-    args: list[object] = [batch_size, entrypoints.names, owner, max_bytes]
+    args: list[object] = [min(batch_size, LARGEST_CLAIM), entrypoints.names, owner, max_bytes]
     if relaxed:
         flags.append("relaxed")
     if entrypoints.seats is not None:
@@ -100,7 +95,7 @@ def claim_statement(
         flags.append("ending")
         args.append(codec.encode_ids(ending))
     name = "compat/claim" if entrypoints.seats is None else "compat/claim_limited"
-    return Statement(statement(name, settings, *flags), tuple(args))
+    return Statement(sized_statement(size, name, settings, *flags), tuple(args))
 
 
 def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
@@ -109,7 +104,7 @@ def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
     Raises:
         MalformedRowError: The driver did not return what the statement selects.
     """
-    ((raw, more),) = rows
+    ((raw, more, _),) = rows
     if raw is None:
         return Claim([])
     try:
@@ -143,14 +138,16 @@ def _record_json(record: models.TracebackRecord | None) -> str | None:
     return None if record is None else record.model_dump_json()
 
 
-def log_jobs_statement(settings: DBSettings, outcomes: Sequence[Outcome]) -> Statement:
+def log_jobs_statement(
+    settings: DBSettings, outcomes: Sequence[Outcome], size: int = 0
+) -> Statement:
     """End jobs of any owners, with any statuses."""
     ids, statuses, records = codec.outcome_columns(
         [(outcome.job, outcome.status, _record_json(outcome.record)) for outcome in outcomes]
     )
     count = len(ids)
     return Statement(
-        statement("compat/log_jobs", settings),
+        sized_statement(size, "compat/log_jobs", settings),
         (
             Int8Array(ids),
             ["successful"] * count if statuses is None else statuses,
@@ -160,10 +157,10 @@ def log_jobs_statement(settings: DBSettings, outcomes: Sequence[Outcome]) -> Sta
     )
 
 
-def retry_statement(settings: DBSettings, retries: Sequence[Retry]) -> Statement:
+def retry_statement(settings: DBSettings, retries: Sequence[Retry], size: int = 0) -> Statement:
     """Queue jobs of any owners again."""
     return Statement(
-        statement("compat/retry", settings),
+        sized_statement(size, "compat/retry", settings),
         (
             Int8Array([retry.job.id for retry in retries]),
             [retry.delay for retry in retries],
@@ -194,6 +191,7 @@ class CompatLayout:
         self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
         self.can_end_in_claim = not (isinstance(driver, RowDriver) and driver.is_concurrent)
         self._by_due_time = False
+        self._size = 0
 
     async def fetch_claim(self, claim: Statement, owner: QueueManagerId) -> Claim | None:
         """Run *claim*; None where another worker was quicker.
@@ -209,7 +207,10 @@ class CompatLayout:
             if lost_seat(error, self._settings):
                 return None
             raise
-        return read_claim(rows, owner)
+        found = read_claim(rows, owner)
+        found.more = found.more or len(found.jobs) + len(found.rejected) >= LARGEST_CLAIM
+        self._size = size_class(rows[0][2])
+        return found
 
     async def claim(
         self,
@@ -245,6 +246,7 @@ class CompatLayout:
                 # What is ended must stay so, or a crash of the server runs it again.
                 relaxed=self._in_transaction is not None and not ending,
                 by_due_time=self._by_due_time,
+                size=self._size,
             ),
             owner,
         )
@@ -263,22 +265,24 @@ class CompatLayout:
     async def finish(self, ids: Sequence[JobId], owner: QueueManagerId) -> None:
         """End jobs of *owner* that were successful, in a statement without values a job."""
         await self._driver.execute(
-            statement("compat/finish", self._settings), codec.encode_ids(ids), owner
+            sized_statement(self._size, "compat/finish", self._settings),
+            codec.encode_ids(ids),
+            owner,
         )
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""
-        query, args = log_jobs_statement(self._settings, outcomes)
+        query, args = log_jobs_statement(self._settings, outcomes, self._size)
         await self._driver.execute(query, *args)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """Queue jobs of *owner* again, in one statement."""
-        query, args = retry_statement(self._settings, retries)
+        query, args = retry_statement(self._settings, retries, self._size)
         await self._driver.execute(query, *args)
 
     async def heartbeat(self, ids: Sequence[JobId], owner: QueueManagerId) -> set[JobId]:
         """Say that *owner* is at work on *ids*; those of them that are still its own."""
-        query = statement("compat/heartbeat", self._settings)
+        query = sized_statement(self._size, "compat/heartbeat", self._settings)
         return {row[0] for row in await self._rows(query, codec.encode_ids(ids), owner)}
 
     async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:

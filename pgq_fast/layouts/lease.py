@@ -16,13 +16,13 @@ from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
-from pgq_fast.layouts.base import Claim, Outcome, Rest, Retry
+from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rest, Retry
 from pgq_fast.layouts.lease_log import log_modes
 from pgq_fast.layouts.leases import Lease, Leases
 from pgq_fast.layouts.promotion import Promotion
 from pgq_fast.layouts.waiting import Waiting
 from pgq_fast.settings import DBSettings, JobLog, SynchronousCommit
-from pgq_fast.sql import statement
+from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
 
 UNIQUE_VIOLATION: Final = "23505"
@@ -81,6 +81,7 @@ class LeaseLayout:
         self._front_is_slow = False
         self._next_from_front = 0.0
         self._full_claims = 0
+        self._size = 0
 
     # -- Claim --------------------------------------------------------------------------------
 
@@ -113,16 +114,16 @@ class LeaseLayout:
             self._names = list(limits)
             limited = budget is not None or any(limit > 0 for limit in limits.values())
             self._seats = Int8Array(limits.values()) if limited else None
-        await self._promotion.promote_due(self._names)
+        await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
         if stale_after is not None and (not claim.jobs or len(claim.jobs) >= batch_size):
             rescued = await self._rescue(stale_after)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
+        self._promotion.goes_on()
         if len(claim.jobs) < batch_size and not claim.more:
             self._full_claims = 0
         else:
-            self._promotion.goes_on()
             self._full_claims += 1
             if self._full_claims >= BUSY_CLAIMS:
                 await self._waiting.end(owner)
@@ -183,7 +184,7 @@ class LeaseLayout:
         places = [self._places.get(name, FRONT) if onward else FRONT for name in self._names]
         flags: list[str] = []
         args: list[object] = [
-            batch_size,
+            min(batch_size, LARGEST_CLAIM),
             self._names,
             owner,
             max_bytes,
@@ -206,7 +207,7 @@ class LeaseLayout:
         if self._relaxes(acknowledges=bool(ended)):
             flags.append("relaxed")
         try:
-            rows = await self._rows(statement("lease/claim", self._settings, *flags), *args)
+            rows = await self._rows(self._statement("claim", *flags), *args)
         except Exception as error:
             if self._lost_seat(error):
                 return Claim([])
@@ -214,6 +215,9 @@ class LeaseLayout:
         for lease in ended:
             self._leases.end(lease)
         return self._read(rows, owner)
+
+    def _statement(self, name: str, *flags: str) -> str:
+        return sized_statement(self._size, f"lease/{name}", self._settings, *flags)
 
     def _relaxes(self, *, acknowledges: bool) -> bool:
         """Whether a commit need not wait for the disk; never one that the user has open."""
@@ -244,7 +248,10 @@ class LeaseLayout:
             MalformedRowError: The driver did not return what the statement selects.
         """
         claim = Claim([])
-        for number, entrypoint, slot, *columns, headers, more in rows:
+        for number, entrypoint, slot, *columns, headers, more, size in rows:
+            self._size = size_class(size)
+            if number is None:
+                return claim
             try:
                 picked_at, ids, priorities, attempts, created, execute_after, payloads = map(
                     bytes, columns
@@ -270,11 +277,12 @@ class LeaseLayout:
                     "returns bytea unchanged"
                 ) from error
             last = jobs[-1]
-            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids)))
+            self._leases.add(Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts))
             if last.slot is None:
                 self._places[last.entrypoint] = (~last.priority, last.id)
             claim.jobs += jobs
             claim.more = more
+        claim.more = claim.more or len(claim.jobs) >= LARGEST_CLAIM
         if len(rows) > 1:
             claim.jobs.sort(key=lambda job: (-job.priority, job.id))
         return claim
@@ -282,10 +290,12 @@ class LeaseLayout:
     async def _rescue(self, stale_after: timedelta) -> int:
         """Put back the jobs of stale leases; how many."""
         args = (stale_after, self._names)
-        rows = await self._rows(statement("lease/any_stale", self._settings), *args)
+        rows = await self._rows(self._statement("any_stale"), *args)
         if rows[0][0]:
             rows = await self._rows(
-                statement("lease/rescue", self._settings, self._log_flag), *args, *self._log_modes
+                self._statement("rescue", self._log_flag),
+                *args,
+                *self._log_modes,
             )
         return int(rows[0][0])
 
@@ -310,7 +320,7 @@ class LeaseLayout:
             flags.append("relaxed")
         if whole:
             await self._driver.execute(
-                statement("lease/finish", self._settings, *flags),
+                self._statement("finish", *flags),
                 codec.encode_ids([lease.id for lease in whole]),
                 owner,
                 *self._log_modes,
@@ -325,7 +335,7 @@ class LeaseLayout:
                     bits[index] = 0x31
                 bitmaps.append(bits.decode())
             await self._driver.execute(
-                statement("lease/finish_some", self._settings, *flags),
+                self._statement("finish_some", *flags),
                 codec.encode_ids([lease.id for lease in some]),
                 bitmaps,
                 owner,
@@ -336,26 +346,29 @@ class LeaseLayout:
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""
-        await self._settle(
-            [(item.job.id, item.status, item.record, None) for item in outcomes], owner
-        )
+        await self._settle([(item.job, item.status, item.record, None) for item in outcomes], owner)
 
     async def retry(self, retries: Sequence[Retry], owner: QueueManagerId) -> None:
         """Queue jobs of *owner* again, in one statement."""
         await self._settle(
-            [(item.job.id, "queued", item.record, item.delay) for item in retries], owner
+            [(item.job, "queued", item.record, item.delay) for item in retries], owner
         )
         self._promotion.comes_in(min(item.delay for item in retries))
 
     async def _settle(
         self,
-        items: Sequence[tuple[JobId, JOB_STATUS, models.TracebackRecord | None, timedelta | None]],
+        items: Sequence[
+            tuple[models.Job, JOB_STATUS, models.TracebackRecord | None, timedelta | None]
+        ],
         owner: QueueManagerId,
     ) -> None:
+        # Not what is told again of an earlier run, for want of the first answer: a job that was put
+        # back may be here anew.
         found = [
             (place, status, record, delay)
-            for job_id, status, record, delay in items
-            if (place := self._leases.place(job_id)) is not None
+            for job, status, record, delay in items
+            if (place := self._leases.place(job.id)) is not None
+            and place.lease.attempts_at(place.position) == job.attempts
         ]
         if not found:
             return
@@ -365,7 +378,7 @@ class LeaseLayout:
         if any(status in ("queued", "failed") for _, status, _, _ in found):
             flags.append("payloads")
         await self._driver.execute(
-            statement("lease/settle", self._settings, *flags),
+            self._statement("settle", *flags),
             codec.encode_ids([place.lease.id for place, _, _, _ in found]),
             codec.encode_ids([place.position + 1 for place, _, _, _ in found]),
             owner,
@@ -385,7 +398,7 @@ class LeaseLayout:
         leases = {place.lease.id for place in places.values() if place is not None}
         flags = ("relaxed",) if self._relaxes(acknowledges=False) else ()
         rows = await self._rows(
-            statement("lease/heartbeat", self._settings, *flags),
+            self._statement("heartbeat", *flags),
             codec.encode_ids(sorted(leases)),
             owner,
         )
@@ -401,7 +414,7 @@ class LeaseLayout:
     async def release(self, owner: QueueManagerId, keep: Sequence[JobId]) -> None:
         """Queue again what *owner* has claimed, except *keep*."""
         await self._driver.execute(
-            statement("lease/release", self._settings, self._log_flag),
+            self._statement("release", self._log_flag),
             owner,
             codec.encode_ids(keep),
             *self._log_modes,
@@ -416,11 +429,11 @@ class LeaseLayout:
         See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
         """
         await self._waiting.begin(owner, seats)
-        ((due, oldest, following),) = await self._rows(
-            statement("lease/next_due", self._settings), list(entrypoints)
+        ((due, oldest, own),) = await self._rows(
+            statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
         )
-        self._promotion.comes_in(due)
-        return Rest(due, self._waiting.look_again(oldest, following))
+        self._promotion.looked(due)
+        return Rest(due, self._waiting.look_again(oldest, own))
 
     async def leave(self, owner: QueueManagerId) -> None:
         """*owner* waits for nothing any more."""

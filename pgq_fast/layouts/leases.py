@@ -19,18 +19,26 @@ class Lease:
         id: Its row.
         entrypoint: Of all its jobs.
         ids: Its jobs, in the order of the row's arrays.
+        attempts: Of each of them, as the server sent the array.
         ended: A byte a job: 1 where the server has been told that it ended.
         left: How many have not.
     """
 
-    __slots__ = ("ended", "entrypoint", "id", "ids", "left")
+    __slots__ = ("attempts", "ended", "entrypoint", "id", "ids", "left")
 
-    def __init__(self, number: int, entrypoint: str, ids: list[JobId]) -> None:
+    def __init__(self, number: int, entrypoint: str, ids: list[JobId], attempts: bytes) -> None:
         self.id = number
         self.entrypoint = entrypoint
         self.ids = ids
+        self.attempts = attempts
         self.ended = bytearray(len(ids))
         self.left = len(ids)
+
+    def attempts_at(self, position: int) -> int:
+        """Attempts of the job at *position* before this one."""
+        # From the end: each element is its length, which is 4, and its value.
+        end = len(self.attempts) - 8 * (len(self.ids) - position - 1)
+        return int.from_bytes(self.attempts[end - 4 : end], signed=True)
 
 
 class Place(NamedTuple):

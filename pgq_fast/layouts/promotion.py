@@ -9,7 +9,7 @@ from typing import Final
 
 from pgq_fast.drivers.base import Driver, row_fetcher
 from pgq_fast.settings import DBSettings
-from pgq_fast.sql import statement
+from pgq_fast.sql import sized_statement, statement
 from pgq_fast.types import QueueEntrypoint
 
 ROWS: Final = 5000
@@ -26,7 +26,8 @@ class Promotion:
     """Knows when the next deferred job is due, and moves it then.
 
     A worker that rests knows it from its look at the queue, and is told of jobs that are deferred
-    afterwards. One that does not rest looks from time to time.
+    afterwards. One that does not rest, because its claims are full or because it is told of further
+    jobs all the time, looks from time to time.
 
     Args:
         driver: Where the queue is.
@@ -41,8 +42,8 @@ class Promotion:
         self._due = 0.0
         self._next_look = 0.0
 
-    async def promote_due(self, entrypoints: Sequence[QueueEntrypoint]) -> None:
-        """Move jobs of *entrypoints* if it is time."""
+    async def promote_due(self, entrypoints: Sequence[QueueEntrypoint], size: int) -> None:
+        """Move jobs of *entrypoints* if it is time; *size* is the class of the tables."""
         began = time.monotonic()
         if began < self._due:
             return
@@ -50,18 +51,25 @@ class Promotion:
         rows = await self._rows(statement("lease/any_due", self._settings), names)
         moved = 0
         if rows[0][0]:
-            rows = await self._rows(statement("lease/promote", self._settings), names, ROWS)
+            rows = await self._rows(
+                sized_statement(size, "lease/promote", self._settings), names, ROWS
+            )
             moved = rows[0][0]
         now = time.monotonic()
         self._next_look = now + max(PAUSE, SHARE * (now - began))
         # As many as could be moved: there may be more.
         self._due = now if moved >= ROWS else float("inf")
 
-    def comes_in(self, delay: timedelta | None) -> None:
-        """The next one known is due after *delay*; None: none is known."""
-        if delay is not None:
-            self._due = min(self._due, time.monotonic() + delay.total_seconds())
+    def comes_in(self, delay: timedelta) -> None:
+        """One more is due after *delay*."""
+        self._due = min(self._due, time.monotonic() + delay.total_seconds())
+
+    def looked(self, due: timedelta | None) -> None:
+        """By a look at the queue, the next one is due after *due*; None: there is none."""
+        self._due = float("inf")
+        if due is not None:
+            self.comes_in(due)
 
     def goes_on(self) -> None:
-        """The worker does not rest."""
+        """The worker has claimed, and may claim again without a look at the queue."""
         self._due = min(self._due, self._next_look)

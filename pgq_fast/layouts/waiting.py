@@ -3,9 +3,12 @@
 A NOTIFY takes a lock that the whole database shares, so the triggers send one only while somebody
 is registered. The order of steps is what loses no job: register, and look at the queue afterwards.
 A statement that inserts jobs looks for registrations after it has got its transaction id. If it saw
-none, its transaction has been committed when the queue is looked at, or the look sees it to be in
-progress. So as long as a transaction is in progress that was so at the first look, a worker polls;
-after that it can rely on being told.
+none, it got that id before the registration was committed. The first look takes a transaction id of
+its own after that, so the id of every such statement is lower. As long as one of them is in
+progress a worker polls; after that it can rely on being told.
+
+A snapshot alone does not tell: it calls everything "in progress" that has a higher id than the
+latest transaction that has ended, whether it has begun or not.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import time
 from datetime import timedelta
 from typing import Final
 
-from pgq_fast.drivers.base import Driver
+from pgq_fast.drivers.base import Driver, row_fetcher
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import QueueManagerId
@@ -42,11 +45,12 @@ class Waiting:
 
     def __init__(self, driver: Driver, settings: DBSettings) -> None:
         self._driver = driver
+        self._rows = row_fetcher(driver)
         self._settings = settings
         # When and with which wish; None while not registered.
         self._since: float | None = None
         self._seats = False
-        # The first transaction that was not in progress yet at the first look; None before it.
+        # The transaction of the first look; None before it.
         self._horizon: int | None = None
         self._poll = FIRST_POLL
 
@@ -59,11 +63,10 @@ class Waiting:
             and now < self._since + RENEWED_AFTER.total_seconds()
         ):
             return
-        renews = self._since is not None and self._seats == seats
-        await self._driver.execute(
+        ((news,),) = await self._rows(
             statement("lease/wait", self._settings), owner, True, seats, REGISTERED_FOR
         )
-        if not renews or now > (self._since or 0.0) + REGISTERED_FOR.total_seconds():
+        if news:
             self._horizon = None
             self._poll = FIRST_POLL
         self._since, self._seats = now, seats
@@ -74,16 +77,21 @@ class Waiting:
             self._since = None
             await self._driver.execute(statement("lease/wait_no_more", self._settings), owner)
 
-    def look_again(self, oldest: int, following: int) -> timedelta:
+    @property
+    def look(self) -> str:
+        """Which look at the queue is next: the flag of ``next_due``."""
+        return "first" if self._horizon is None else "again"
+
+    def look_again(self, oldest: int, own: int | None) -> timedelta:
         """When to look at the queue again, whatever is heard.
 
         Args:
-            oldest: The oldest transaction in progress at this look.
-            following: The first one that had not begun.
+            oldest: No transaction below was in progress at this look.
+            own: The transaction of the look, if it was the first.
         """
         if self._horizon is None:
-            self._horizon = following
-        if oldest >= self._horizon:
+            self._horizon = own
+        if self._horizon is not None and oldest >= self._horizon:
             return RENEWED_AFTER
         poll = self._poll
         self._poll = min(2 * poll, LONGEST_POLL)

@@ -104,14 +104,32 @@ class Journal:
             if entrypoints is None
             else [entry for entry in self.entries if entry.entrypoint not in entrypoints]
         )
-        self.entries = kept
+        self._keep(kept)
+
+    def _keep(self, entries: list[Entry]) -> None:
+        self.entries = entries
         self.by_job = {}
-        for entry in kept:
+        for entry in entries:
             self.by_job.setdefault(entry.job_id, []).append(entry)
-        self.pending = [entry for entry in kept if not entry.aggregated]
+        self.pending = [entry for entry in entries if not entry.aggregated]
 
     def clear_statistics(self, entrypoints: Collection[str] | None) -> None:
         """Forget the counts of *entrypoints*, or all of them."""
         for bucket in list(self.statistics):
             if entrypoints is None or bucket.entrypoint in entrypoints:
                 del self.statistics[bucket]
+
+    def prune_log(self, before: datetime) -> int:
+        """Forget the log from before *before*, which is counted by then; how many rows."""
+        self.aggregate()
+        kept = [entry for entry in self.entries if entry.created >= before]
+        removed = len(self.entries) - len(kept)
+        self._keep(kept)
+        return removed
+
+    def prune_statistics(self, before: datetime) -> int:
+        """Forget the counts from before *before*; how many."""
+        old = [bucket for bucket in self.statistics if bucket.created < before]
+        for bucket in old:
+            del self.statistics[bucket]
+        return len(old)

@@ -20,7 +20,7 @@ from pgq_fast.memory.journal import Journal
 from pgq_fast.memory.lane import JobRow
 from pgq_fast.memory.schedules import ScheduleStore
 from pgq_fast.models import utc_now
-from pgq_fast.repository import EntrypointExecutionParameter
+from pgq_fast.repository import EntrypointExecutionParameter, check_pruning
 from pgq_fast.tracing import TRACER, TracingProtocol
 from pgq_fast.types import (
     CronEntrypoint,
@@ -372,6 +372,26 @@ class InMemoryQueries:
     async def clear_statistics_log(self, entrypoint: str | list[str] | None = None) -> None:
         """Delete the statistics of *entrypoint*, without one all of them."""
         self._journal.clear_statistics(_names(entrypoint))
+
+    async def prune_log(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+        """Delete the log of more than *older_than* ago; how many rows that was.
+
+        The statistics keep it. *batch_size* is of no account here.
+
+        Raises:
+            ValueError: *batch_size* is below 1, or *older_than* negative.
+        """
+        check_pruning(older_than, batch_size)
+        return self._journal.prune_log(reports.start_of(older_than, utc_now()))
+
+    async def prune_statistics(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+        """Delete the statistics of more than *older_than* ago; how many rows that was.
+
+        Raises:
+            ValueError: *batch_size* is below 1, or *older_than* negative.
+        """
+        check_pruning(older_than, batch_size)
+        return self._journal.prune_statistics(reports.start_of(older_than, utc_now()))
 
     # --- Views
 

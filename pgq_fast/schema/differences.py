@@ -239,7 +239,11 @@ def _conversion(
 def _keys(table: Table, installed: InstalledTable, settings: DBSettings) -> Iterator[Difference]:
     alter = f"ALTER TABLE {settings.qualify(table.name)}"
     wanted, found = ", ".join(table.primary_key), ", ".join(installed.primary_key)
-    if wanted and not found and set(table.primary_key) <= installed.columns.keys():
+    # A column that numbers the rows brings the key along when it is added.
+    brought = any(
+        column.numbering and column.name not in installed.columns for column in table.columns
+    )
+    if wanted and not found and not brought:
         yield Difference(
             f"missing primary key of table '{table.name}'",
             (f"{alter} ADD PRIMARY KEY ({wanted});",),

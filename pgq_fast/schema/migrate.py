@@ -192,6 +192,8 @@ class _Migration:
     def __post_init__(self) -> None:
         self.compat = _changed(self.settings, layout=Layout.compat)
         self.lease = _changed(self.settings, layout=Layout.lease)
+        # Jobs that were copied, and changes that were followed: the tables are no larger than these.
+        self.seen = 0
         self.requeued = 0
         self.standstill = timedelta(0)
 
@@ -452,6 +454,7 @@ class _Migration:
         total, done = int(row["jobs"]), 0
         for walk in route.copies:
             done = yield from self._walk(route, "copy", walk, "copy", done, total)
+        self.seen += done
         yield Statement(route.analyze())
 
     def _walk(
@@ -475,14 +478,16 @@ class _Migration:
             _EmptiedError: The queue was emptied.
         """
         for _ in range(CHASES):
-            row = yield from self._fenced(route.sql("forget", "fenced"), self.batch_size)
+            forget = route.sized_sql(self.seen, "forget", "fenced")
+            row = yield from self._fenced(forget, self.batch_size)
             if row["emptied"]:
                 raise _EmptiedError
             notes = row["notes"]
             if not notes:
                 return
+            self.seen += len(notes)
             yield from self._fenced(
-                route.sql("copy", "fenced", "changed", "noted"),
+                route.sized_sql(self.seen, "copy", "fenced", "changed", "noted"),
                 Int8Array(row["ids"]),
                 Int8Array(notes),
             )

@@ -16,7 +16,7 @@ from pgq_fast.schema.lease_tables import LeaseTables, lease_tables
 from pgq_fast.schema.objects import Index, Table, Trigger, bare, beside, locate
 from pgq_fast.schema.target import target
 from pgq_fast.settings import DBSettings, Layout, MigrationNames
-from pgq_fast.sql import statement
+from pgq_fast.sql import sized_statement, statement
 
 __all__ = ["Route", "ToCompat", "ToLease", "Walk", "route_to"]
 
@@ -80,6 +80,12 @@ class Route(ABC):
     def sql(self, name: str, *flags: str) -> str:
         """A statement of this direction."""
         return statement(f"migrate/{self.directory}/{name}", self.lease, *flags)
+
+    def sized_sql(self, rows: int, name: str, *flags: str) -> str:
+        """The same for tables of up to so many *rows*, with a plan that suits them."""
+        return sized_statement(
+            rows.bit_length() // 3, f"migrate/{self.directory}/{name}", self.lease, *flags
+        )
 
     def gate(self, life: timedelta) -> str:
         """Close the gate for *life*."""

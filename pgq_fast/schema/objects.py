@@ -14,6 +14,8 @@ from typing import Final, Literal, NamedTuple
 from pgq_fast.settings import DBSettings
 
 __all__ = [
+    "IDS_SEQUENCE",
+    "NAME_LENGTH",
     "NEXT_ID",
     "STATUS_TYPE",
     "Column",

@@ -4,6 +4,8 @@ A file holds one statement in PostgreSQL's own syntax, with ``{queue_table}`` an
 name from the settings goes; values are always parameters. Lines between ``-- [flag`` and
 ``-- flag]`` belong to the variants that have the flag, and ``-- include name x=$1`` stands for the
 lines of another file with ``$1`` for its ``<x>``. Comments are not sent to the server.
+
+The folders are those of the table layouts; a statement that is the same on all is in ``common``.
 """
 
 from __future__ import annotations
@@ -12,8 +14,12 @@ import functools
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from typing import Final
 
-from pgq_fast.settings import DBSettings
+from pgq_fast.settings import DBSettings, Layout
+
+_PAGE: Final = 8192
+"""Bytes of a page of PostgreSQL."""
 
 
 @functools.cache
@@ -27,6 +33,11 @@ def _lines(name: str) -> tuple[str, ...]:
         else:
             lines.append(line)
     return tuple(lines)
+
+
+@functools.cache
+def _folder(name: str, layout: Layout) -> str:
+    return "common" if (files(__package__) / "common" / f"{name}.sql").is_file() else layout.value
 
 
 def _included(name: str, *arguments: str) -> Iterator[str]:
@@ -78,3 +89,28 @@ def statement(name: str, settings: DBSettings, *flags: str) -> str:
     if text is None:
         text = settings.statements[key] = _render(name, settings, flags)
     return text
+
+
+def size_class(size: int) -> int:
+    """Which plans suit tables of *size* bytes: they change where the size grows eightfold."""
+    return (size // _PAGE).bit_length() // 3
+
+
+def sized_statement(size: int, name: str, settings: DBSettings, *flags: str) -> str:
+    """As :func:`statement`, for tables of a :func:`size_class`, which a comment in the text names.
+
+    A plan that PostgreSQL has made while a table was small is kept when it has grown, until the
+    table is analysed: on an empty table that is a scan of all of it, and a queue is always empty
+    before it is full. A statement with another text gets a plan of its own.
+    """
+    key: tuple[str, tuple[str | int, ...]] = (name, (*flags, size))
+    text = settings.statements.get(key)
+    if text is None:
+        text = f"{statement(name, settings, *flags)}\n-- size class {size}"
+        settings.statements[key] = text
+    return text
+
+
+def layout_statement(name: str, settings: DBSettings, *flags: str) -> str:
+    """The statement *name* on the table layout of *settings*; see :func:`statement`."""
+    return statement(f"{_folder(name, settings.layout)}/{name}", settings, *flags)

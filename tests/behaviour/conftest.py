@@ -14,6 +14,7 @@ import uvloop
 from behaviour.helpers import LayoutSpy, Tables
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
+from pgq_fast.settings import Layout
 from support.drivers import KINDS, MakeDriver
 
 EVENT_LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
@@ -74,7 +75,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> LayoutSpy:
 
 
 @pytest_asyncio.fixture
-async def tables(queue_dsn: str) -> AsyncIterator[Tables]:
+async def tables(queue_dsn: str, layout: Layout) -> AsyncIterator[Tables]:
     """The tables, through a session of the test's own."""
     async with await psycopg.AsyncConnection.connect(queue_dsn, autocommit=True) as connection:
-        yield Tables(connection)
+        yield Tables(connection, layout=layout)

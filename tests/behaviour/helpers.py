@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -18,12 +18,78 @@ from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
+from pgq_fast.settings import Layout
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
+from pgq_fast.worker.port import worker_layout
 
 DEADLINE = 30.0
 """Seconds that anything may take which a test waits for."""
 
 QUIET: dict[str, Any] = {"log_aggregation_interval": timedelta(0)}
+
+
+# What the tests do to the tables, by layout.
+_JOB: Final = (
+    "id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers"
+)
+_LEASE: Final = (
+    "entrypoint, slot, done, ids, priorities, attempts, created, execute_after, dedupe_keys,"
+    " payloads, headers"
+)
+_AS_ARRAYS: Final = ", ".join(
+    f"array_agg({column} ORDER BY ~priority, id)"
+    for column in _JOB.split(", ")
+    if column != "entrypoint"
+)
+_PICK: Final = {
+    Layout.compat: [
+        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = md5($2)::uuid,"
+        " heartbeat = now() - $3::interval, slot = CASE WHEN $4 THEN id - $5 END"
+        " WHERE id = ANY($1::bigint[])"
+    ],
+    Layout.lease: [
+        "WITH job AS (DELETE FROM pgqueuer_ready WHERE id = ANY($1::bigint[])"
+        " RETURNING *, CASE WHEN $4 THEN id - $5 END AS slot)"
+        " INSERT INTO pgqueuer_lease (worker, heartbeat, picked_at, entrypoint, slot, done, ids,"
+        " priorities, attempts, created, execute_after, dedupe_keys, payloads, headers)"
+        " SELECT md5($2)::uuid, now() - $3::interval, now() - $3::interval, entrypoint, slot,"
+        f" repeat('0', count(*)::int)::varbit, {_AS_ARRAYS} FROM job GROUP BY entrypoint, slot"
+    ],
+}
+_MAKE_STALE: Final = {
+    Layout.compat: ["UPDATE pgqueuer SET heartbeat = now() - interval '1 hour'"],
+    Layout.lease: ["UPDATE pgqueuer_lease SET heartbeat = now() - interval '1 hour'"],
+}
+_TAKE_OVER: Final = {
+    Layout.compat: [
+        "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid(), heartbeat = now() + $1::interval"
+        " WHERE status = 'picked'"
+    ],
+    Layout.lease: [
+        "WITH lost AS (DELETE FROM pgqueuer_lease RETURNING *)"
+        f" INSERT INTO pgqueuer_lease (worker, heartbeat, {_LEASE})"
+        f" SELECT gen_random_uuid(), now() + $1::interval, {_LEASE} FROM lost"
+    ],
+}
+_END: Final = {
+    Layout.compat: ["DELETE FROM pgqueuer WHERE id = $1"],
+    Layout.lease: [
+        "DELETE FROM pgqueuer_lease WHERE ids = ARRAY[$1::bigint]",
+        "DELETE FROM pgqueuer_dedupe WHERE job_id = $1",
+    ],
+}
+_HOLD: Final = {
+    Layout.compat: ["UPDATE pgqueuer SET status = 'failed' WHERE id = $1"],
+    Layout.lease: [
+        "WITH job AS (DELETE FROM pgqueuer_ready WHERE id = $1 RETURNING *)"
+        f" INSERT INTO pgqueuer_held ({_JOB}) SELECT {_JOB} FROM job",
+        "DELETE FROM pgqueuer_dedupe WHERE job_id = $1",
+    ],
+}
+_ROWS: Final = {
+    Layout.compat: ["pgqueuer"],
+    Layout.lease: ["pgqueuer_ready", "pgqueuer_deferred", "pgqueuer_held"],
+}
 
 
 async def eventually(check: Callable[[], object | Awaitable[object]]) -> Any:
@@ -39,11 +105,26 @@ async def eventually(check: Callable[[], object | Awaitable[object]]) -> Any:
 
 
 class Tables:
-    """The queue's tables, from outside."""
+    """The queue's tables, from outside.
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any], prefix: str = "") -> None:
+    What it reads goes by pgqueuer's names, which are views in the lease layout.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        prefix: str = "",
+        layout: Layout = Layout.compat,
+    ) -> None:
         self._connection = connection
         self._prefix = prefix
+        self._layout = layout
+        self.new_jobs = f"{prefix}pgqueuer"
+        """The table that jobs which may run are inserted into."""
+        self._log_order = "id"
+        if layout is Layout.lease:
+            self.new_jobs = f"{prefix}pgqueuer_ready"
+            self._log_order = "created, status"
 
     async def rows(self, query: str, *args: object) -> list[Any]:
         """What *query* returns; a list of values where it is one column."""
@@ -71,9 +152,63 @@ class Tables:
     async def statuses(self, job_id: int) -> list[str]:
         """What the log says about a job, in order."""
         return await self.rows(
-            f"SELECT status::text FROM {self._prefix}pgqueuer_log WHERE job_id = $1 ORDER BY id",
+            f"SELECT status::text FROM {self._prefix}pgqueuer_log WHERE job_id = $1"
+            f" ORDER BY {self._log_order}",
             job_id,
         )
+
+    async def pick(self, *ids: int, silent: timedelta = timedelta(0), seated: bool = False) -> None:
+        """Do to queued jobs what a claim does, by a worker of whom nothing has been heard since.
+
+        Args:
+            ids: What it claimed at a time.
+            silent: For how long.
+            seated: Whether the entrypoint has a concurrency limit.
+        """
+        await self._apply(_PICK, list(ids), str(ids), silent, seated, min(ids))
+
+    async def make_stale(self) -> None:
+        """Let an hour pass for those who picked jobs, without a heartbeat."""
+        await self._apply(_MAKE_STALE)
+
+    async def take_over(self, alive: timedelta = timedelta(hours=1)) -> None:
+        """Do to all picked jobs what a rescue does and a claim by another worker after it.
+
+        Args:
+            alive: For how long the other one counts as alive.
+        """
+        await self._apply(_TAKE_OVER, alive)
+
+    @property
+    def taking_over(self) -> str:
+        """The statement of ``take_over``, for other sessions."""
+        (query,) = _TAKE_OVER[self._layout]
+        return query.replace("$1", "'1 hour'")
+
+    async def end(self, job_id: int) -> None:
+        """Do to a picked job what its end does; it is not logged."""
+        await self._apply(_END, job_id)
+
+    async def hold(self, job_id: int) -> None:
+        """Do to a queued job what a failure does that holds it; it is not logged."""
+        await self._apply(_HOLD, job_id)
+
+    async def edit(self, job_id: int, change: str, *args: object) -> None:
+        """Change the row of a job that is not picked, as somebody does who knows no better.
+
+        Args:
+            job_id: Which one.
+            change: What comes after SET; the parameters are $2 and following.
+            args: Those parameters.
+        """
+        for table in _ROWS[self._layout]:
+            await self.rows(
+                f"UPDATE {self._prefix}{table} SET {change} WHERE id = $1", job_id, *args
+            )
+
+    async def _apply(self, statements: dict[Layout, list[str]], *args: object) -> None:
+        for query in statements[self._layout]:
+            await self.rows(query.replace("pgqueuer", f"{self._prefix}pgqueuer"), *args)
 
     async def ended(self, status: str = "successful") -> list[int]:
         """Ids in the log with *status*, as often as they are there."""
@@ -89,6 +224,11 @@ class Tables:
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", application
         )
         return number
+
+
+def layout_of(manager: QueueManager) -> Any:
+    """The class through which *manager* gets at its tables."""
+    return type(worker_layout(manager.queries))
 
 
 async def drain(manager: QueueManager, **arguments: Any) -> None:
@@ -136,6 +276,8 @@ class LayoutSpy:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
         self.claims: list[ClaimNote] = []
+        self.beats: list[tuple[QueueManagerId, list[int]]] = []
+        """Heartbeats: of which worker, and for which jobs."""
         self.under_way = 0
         self.on_claim: Callable[[ClaimNote], None] = lambda note: None
         """Called with each claim when its answer is there."""
@@ -145,7 +287,7 @@ class LayoutSpy:
             self._note(monkeypatch, layout)
 
     def _note(self, monkeypatch: pytest.MonkeyPatch, layout_type: Any) -> None:
-        claim, rest = layout_type.claim, layout_type.rest
+        claim, rest, heartbeat = layout_type.claim, layout_type.rest, layout_type.heartbeat
 
         async def noted_claim(
             layout: Any,
@@ -172,8 +314,13 @@ class LayoutSpy:
             with self._call("rest"):
                 return await rest(layout, *more, **named)
 
+        async def noted_heartbeat(layout: Any, ids: Any, owner: QueueManagerId) -> Any:
+            self.beats.append((owner, sorted(ids)))
+            return await heartbeat(layout, ids, owner)
+
         monkeypatch.setattr(layout_type, "claim", noted_claim)
         monkeypatch.setattr(layout_type, "rest", noted_rest)
+        monkeypatch.setattr(layout_type, "heartbeat", noted_heartbeat)
 
     @contextlib.contextmanager
     def _call(self, name: str) -> Iterator[None]:

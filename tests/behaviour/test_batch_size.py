@@ -31,6 +31,8 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 
+pytestmark = pytest.mark.layouts
+
 Another = Callable[[], Awaitable[QueueManager]]
 
 FIRST = 10

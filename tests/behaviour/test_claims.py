@@ -15,7 +15,7 @@ from pgq_fast.queries import Queries
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 ME, OTHER, THIRD = (QueueManagerId(uuid.UUID(int=number)) for number in (1, 2, 3))
 DAY = timedelta(days=1)
@@ -34,10 +34,6 @@ async def claim(
         for name, limit in (entrypoints or {"e": 0}).items()
     }
     return await queries.dequeue(batch_size, limits, owner, total, stale)
-
-
-async def make_stale(tables: Tables) -> None:
-    await tables.rows("UPDATE pgqueuer SET heartbeat = now() - interval '1 hour'")
 
 
 async def state(tables: Tables, job_id: int) -> list[Any]:
@@ -78,17 +74,18 @@ async def test_a_claimed_job_is_what_the_table_says(queries: Queries, tables: Ta
 
 
 async def test_deferred_jobs_wait(queries: Queries, tables: Tables) -> None:
-    await queries.enqueue(
+    deferred, due = await queries.enqueue(
         ["e"] * 2, [None] * 2, [0] * 2, execute_after=[DAY, timedelta(seconds=-5)]
     )
-    assert len(await claim(queries)) == 1
+    assert deferred is not None
+    assert [job.id for job in await claim(queries)] == [due]
     assert await queries.queued_work([QueueEntrypoint("e")]) == 1
     assert await queries.eligible_queued_work([QueueEntrypoint("e")]) == 0
     eta = await queries.next_deferred_eta([QueueEntrypoint("e")])
     assert eta is not None
     assert timedelta(hours=23) < eta <= DAY
-    await tables.rows("UPDATE pgqueuer SET execute_after = now() WHERE status = 'queued'")
-    assert len(await claim(queries)) == 1
+    await tables.edit(deferred, "execute_after = now()")
+    assert [job.id for job in await claim(queries)] == [deferred]
     assert await queries.next_deferred_eta([QueueEntrypoint("e")]) is None
     assert await queries.queued_work([QueueEntrypoint("e")]) == 0
 
@@ -130,7 +127,7 @@ async def test_stale_jobs_are_claimed_again(queries: Queries, tables: Tables) ->
     (job_id,) = await queries.enqueue("e", b"x")
     (mine,) = await claim(queries, e=2)
     assert await claim(queries, owner=OTHER, stale=timedelta(minutes=30), e=2) == []
-    await make_stale(tables)
+    await tables.make_stale()
     (theirs,) = await claim(queries, owner=OTHER, stale=timedelta(minutes=30), e=2)
     assert theirs.id == mine.id == job_id
     assert (theirs.payload, theirs.attempts, theirs.slot) == (b"x", 0, mine.slot)
@@ -144,7 +141,7 @@ async def test_a_late_acknowledgement_changes_nothing(
 ) -> None:
     (job_id,) = await queries.enqueue("e", None)
     (mine,) = await claim(queries)
-    await make_stale(tables)
+    await tables.make_stale()
     (theirs,) = await claim(queries, owner=OTHER, stale=timedelta(minutes=1))
     before = await state(tables, job_id)
     await queries.log_jobs([(mine, status, None)])
@@ -205,14 +202,16 @@ async def test_held_jobs(queries: Queries, tables: Tables) -> None:
     ids = await queries.enqueue(["e"] * 3, [b"a", b"b", b"c"], [0] * 3)
     jobs = await claim(queries, e=5)
     await queries.log_jobs([(job, "failed", None) for job in jobs])
-    await tables.rows("UPDATE pgqueuer SET created = created + (id || ' seconds')::interval")
+    for job_id in ids:
+        await tables.edit(job_id, "created = created + (id || ' seconds')::interval")
     assert [job.id for job in await queries.list_failed_jobs()] == ids[::-1]
     assert [job.id for job in await queries.list_failed_jobs(2, "ASC")] == ids[:2]
     with pytest.raises(ValueError, match="order"):
         await queries.list_failed_jobs(order="up")  # type: ignore[arg-type]
     assert await state(tables, ids[0]) == [("failed", None, 0, None)]
     assert await claim(queries) == []
-    await tables.rows("UPDATE pgqueuer SET attempts = 4")
+    for job_id in ids:
+        await tables.edit(job_id, "attempts = 4")
     await queries.requeue_jobs([ids[0], ids[2], JobId(10**9)])
     assert [job.id for job in await claim(queries)] == [ids[0], ids[2]]
     assert await state(tables, ids[0]) == [("picked", ME, 0, None)]

@@ -19,7 +19,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def layout(driver: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[compat.CompatLayout, list[str]]:
+def looking_layout(
+    driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[compat.CompatLayout, list[str]]:
     """A layout, and how each of its claims looked for jobs: by due time or in order."""
     layout = compat.CompatLayout(driver, DBSettings())
     ways: list[str] = []
@@ -39,10 +41,10 @@ async def claim(layout: compat.CompatLayout, count: int) -> list[int]:
 
 async def test_after_a_slow_scan_jobs_are_looked_for_by_due_time(
     queries: Queries,
-    layout: tuple[compat.CompatLayout, list[str]],
+    looking_layout: tuple[compat.CompatLayout, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looking, ways = layout
+    looking, ways = looking_layout
     await queries.enqueue(["e"] * 300, [None] * 300, [0] * 300, [HOUR] * 300)
     first = await queries.enqueue("e", None)
     # As if the deferred ones were a million.
@@ -60,10 +62,10 @@ async def test_after_a_slow_scan_jobs_are_looked_for_by_due_time(
 
 async def test_a_quick_scan_and_a_full_claim_keep_the_order(
     queries: Queries,
-    layout: tuple[compat.CompatLayout, list[str]],
+    looking_layout: tuple[compat.CompatLayout, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looking, ways = layout
+    looking, ways = looking_layout
     await queries.enqueue(["e"] * 4, [None] * 4, [0] * 4)
     monkeypatch.setattr(compat, "SLOW_SCAN", 3600.0)
     assert len(await claim(looking, 3)) == 3

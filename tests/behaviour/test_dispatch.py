@@ -44,6 +44,8 @@ from pgq_fast.models import Context, Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 
+pytestmark = pytest.mark.layouts
+
 EVENT_LOOPS = ("asyncio", "uvloop")
 
 ROUNDS = 3

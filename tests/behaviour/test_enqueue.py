@@ -16,12 +16,15 @@ from behaviour.helpers import Tables
 from pgq_fast.db import AsyncpgDriver, PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.errors import DuplicateJobError, InvalidJobError
 from pgq_fast.queries import Queries, SyncQueries
+from pgq_fast.settings import Layout
 from support.drivers import KINDS, open_driver
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 Enqueue = Callable[..., Awaitable[list[Any]]]
-SIZES = [1, 3, 199, 200, 450]
+# On either side of where lists begin to go by COPY, in each layout.
+SIZES = [1, 3, 199, 200, 299, 300, 450]
+BARE_SIZES = [3, 200, 1999, 2000]
 HOUR = timedelta(hours=1)
 
 
@@ -55,14 +58,17 @@ async def test_one_job(enqueue: Enqueue, tables: Tables) -> None:
     ) == [(job_id, "queued", 3, "fetch", None, False)]
 
 
-@pytest.mark.parametrize("count", SIZES)
-async def test_lists(enqueue: Enqueue, tables: Tables, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "bare"), [*((size, False) for size in SIZES), *((size, True) for size in BARE_SIZES)]
+)
+async def test_lists(enqueue: Enqueue, tables: Tables, count: int, bare: bool) -> None:
     """Short ones as parameters, long ones by COPY: no difference to be seen."""
     names = [f"e{number % 3}" for number in range(count)]
     data = [None if number % 5 == 0 else str(number).encode() for number in range(count)]
     priorities = [number % 7 - 3 for number in range(count)]
     headers = [
-        None if number % 2 else {"n": str(number), "ü": "\U0001f600"} for number in range(count)
+        None if bare or number % 2 else {"n": str(number), "ü": "\U0001f600"}
+        for number in range(count)
     ]
     ids = await enqueue(names, data, priorities, headers=headers)
     assert len(ids) == count
@@ -75,7 +81,7 @@ async def test_lists(enqueue: Enqueue, tables: Tables, count: int) -> None:
         (*job, "queued", 0, True) for job in zip(ids, names, data, priorities, headers, strict=True)
     ]
     assert await tables.rows(
-        "SELECT job_id, entrypoint, priority, status::text FROM pgqueuer_log ORDER BY id"
+        "SELECT job_id, entrypoint, priority, status::text FROM pgqueuer_log ORDER BY job_id"
     ) == [(*job, "queued") for job in zip(ids, names, priorities, strict=True)]
 
 
@@ -84,14 +90,17 @@ async def test_no_jobs(enqueue: Enqueue, tables: Tables) -> None:
     assert await tables.count() == 0
 
 
-async def test_ids_are_those_of_the_tables_sequence(enqueue: Enqueue, tables: Tables) -> None:
+async def test_ids_are_those_of_the_tables_sequence(
+    enqueue: Enqueue, tables: Tables, layout: Layout
+) -> None:
     """Whoever inserts next, by whatever way, gets a free id."""
     first = await enqueue("e", None)
     many = await enqueue(["e"] * 250, [None] * 250, [0] * 250)
     few = await enqueue(["e"] * 5, [None] * 5, [0] * 5)
-    await tables.rows(
-        "INSERT INTO pgqueuer (priority, status, entrypoint) VALUES (0, 'queued', 'e')"
-    )
+    columns, values = "priority, entrypoint", "0, 'e'"
+    if layout is Layout.compat:
+        columns, values = f"{columns}, status", f"{values}, 'queued'"
+    await tables.rows(f"INSERT INTO {tables.new_jobs} ({columns}) VALUES ({values})")
     last = await enqueue("e", None)
     ids = [*first, *many, *few, *last]
     assert ids == sorted(set(ids))
@@ -145,7 +154,7 @@ async def test_skip(enqueue: Enqueue, tables: Tables) -> None:
         (ids[2], b"3"),
         (ids[4], b"5"),
     ]
-    assert await tables.rows("SELECT job_id FROM pgqueuer_log ORDER BY id") == [
+    assert await tables.rows("SELECT job_id FROM pgqueuer_log ORDER BY job_id") == [
         first,
         ids[0],
         ids[2],
@@ -198,13 +207,13 @@ async def test_a_running_job_holds_its_key_and_an_ended_one_does_not(
     enqueue: Enqueue, tables: Tables
 ) -> None:
     (job_id,) = await enqueue("e", None, dedupe_key="a")
-    await tables.rows("UPDATE pgqueuer SET status = 'picked' WHERE id = $1", job_id)
+    await tables.pick(job_id)
     with pytest.raises(DuplicateJobError):
         await enqueue("e", None, dedupe_key="a")
-    await tables.rows("DELETE FROM pgqueuer WHERE id = $1", job_id)
+    await tables.end(job_id)
     (second,) = await enqueue("e", None, dedupe_key="a")
     # A held job has ended too, as far as its key is concerned.
-    await tables.rows("UPDATE pgqueuer SET status = 'failed' WHERE id = $1", second)
+    await tables.hold(second)
     await enqueue("e", None, dedupe_key="a")
     assert await tables.count() == 2
 

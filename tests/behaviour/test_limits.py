@@ -14,7 +14,7 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.types import QueueExecutionMode
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 Another = Callable[[], Awaitable[QueueManager]]
 
@@ -150,11 +150,7 @@ async def test_limits_with_retries_failures_and_cancellations(
 async def test_seats_of_a_dead_worker_are_inherited(another: Another, tables: Tables) -> None:
     manager = await another()
     ids = await manager.queries.enqueue(["e"] * 6, [None] * 6, [0] * 6)
-    await tables.rows(
-        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(),"
-        " slot = id - $1::bigint, heartbeat = now() - interval '1 hour' WHERE id < $1::bigint + 2",
-        ids[0],
-    )
+    await tables.pick(*ids[:2], silent=timedelta(hours=1), seated=True)
     handler = Recorder(pause=0.004)
     manager.entrypoint("e", concurrency_limit=2)(handler)
     await drain(manager, heartbeat_timeout=timedelta(minutes=1))

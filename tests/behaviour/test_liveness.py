@@ -13,49 +13,39 @@ from typing import Any
 import psycopg
 import pytest
 
-from behaviour.helpers import QUIET, Gate, Recorder, Tables, drain, eventually, working
+from behaviour.helpers import (
+    QUIET,
+    Gate,
+    LayoutSpy,
+    Recorder,
+    Tables,
+    drain,
+    eventually,
+    layout_of,
+    working,
+)
 from pgq_fast.errors import FailingListenerError, OpenTransactionError, RetryRequested
-from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
-from pgq_fast.queries import Queries
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 from pgq_fast.worker.loop import Worker
+
+pytestmark = pytest.mark.layouts
 
 Another = Callable[[], Awaitable[QueueManager]]
 SECOND = timedelta(seconds=1)
 
 
-class Counting(Queries):
-    """Counts the statements that a worker sends."""
-
-    def __init__(self, driver: Any) -> None:
-        super().__init__(driver)
-        self.beats: list[list[int]] = []
-
-    def worker_layout(self) -> Any:
-        outer = self
-
-        class Layout(CompatLayout):
-            async def heartbeat(self, ids: Any, owner: QueueManagerId) -> Any:
-                outer.beats.append(sorted(ids))
-                return await super().heartbeat(ids, owner)
-
-        return Layout(self.driver, self.qbq.settings)
-
-
 @pytest.mark.pg_matrix
 async def test_long_jobs_are_kept_alive_with_few_statements(
-    another: Another, tables: Tables
+    another: Another, tables: Tables, spy: LayoutSpy
 ) -> None:
     """Three timeouts long, with a second worker that would rescue them at any moment."""
     first, second = await another(), await another()
-    queries = Counting(first.queries.driver)
-    first.queries = queries
     slow, thief = Recorder(pause=3.0), Recorder()
     first.entrypoint("e")(slow)
     second.entrypoint("e")(thief)
-    ids = await queries.enqueue(["e"] * 8, [None] * 8, [0] * 8)
+    ids = await first.queries.enqueue(["e"] * 8, [None] * 8, [0] * 8)
     async with working(first, heartbeat_timeout=SECOND):
         await eventually(lambda: len(slow.jobs) == 8)
         async with working(
@@ -66,8 +56,8 @@ async def test_long_jobs_are_kept_alive_with_few_statements(
     assert await tables.ended() == ids
     assert await tables.ended("picked") == ids
     # All jobs in one statement, at least once and not much more than twice a timeout.
-    assert all(beat == ids for beat in queries.beats)
-    assert 3 <= len(queries.beats) <= 9
+    assert all(beat == (first.queue_manager_id, ids) for beat in spy.beats)
+    assert 3 <= len(spy.beats) <= 9
 
 
 @pytest.mark.pg_matrix
@@ -76,7 +66,7 @@ async def test_stale_jobs_are_rescued_by_an_idle_worker(another: Another, tables
     handler = Recorder()
     manager.entrypoint("e")(handler)
     ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
-    await tables.rows("UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid()")
+    await tables.pick(*ids)
     async with working(manager, heartbeat_timeout=timedelta(seconds=0.4)):
         await eventually(lambda: len(handler.jobs) == 3)
     assert await tables.ended() == ids
@@ -97,10 +87,7 @@ async def test_a_busy_worker_finds_stale_jobs_too(another: Another, tables: Tabl
             await manager.queries.enqueue(["e"] * 2, [None] * 2, [1] * 2)
 
     (stale,) = await manager.queries.enqueue("e", None, 5)
-    await tables.rows(
-        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(),"
-        " heartbeat = now() - interval '10 seconds'"
-    )
+    await tables.pick(stale, silent=timedelta(seconds=10))
     await manager.queries.enqueue("e", None, 9)
     async with working(manager, heartbeat_timeout=SECOND):
         await asyncio.wait_for(enough.wait(), 20)
@@ -138,14 +125,15 @@ async def test_a_worker_that_lost_its_jobs_changes_nothing(
     register(dead, "dead")
     register(heir, "heir")
     (job_id,) = await dead.queries.enqueue("e", None)
-    heartbeat = CompatLayout.heartbeat
+    layout_type = layout_of(dead)
+    heartbeat = layout_type.heartbeat
 
-    async def suppressed(self: CompatLayout, ids: Any, owner: QueueManagerId) -> Any:
+    async def suppressed(self: Any, ids: Any, owner: QueueManagerId) -> Any:
         if owner == dead.queue_manager_id:
             return set(ids)
         return await heartbeat(self, ids, owner)
 
-    monkeypatch.setattr(CompatLayout, "heartbeat", suppressed)
+    monkeypatch.setattr(layout_type, "heartbeat", suppressed)
     timeout = timedelta(seconds=0.4)
     # The dead one does not look at the queue again: it would rescue its own job.
     async with working(dead, heartbeat_timeout=timedelta(hours=1)):
@@ -175,10 +163,7 @@ async def test_a_job_taken_over_is_reported_once(
     (job_id,) = await manager.queries.enqueue("e", b"secret payload")
     async with working(manager, heartbeat_timeout=timedelta(seconds=0.2)):
         await eventually(lambda: gate.started)
-        await tables.rows(
-            "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid(),"
-            " heartbeat = now() + interval '1 hour'"
-        )
+        await tables.take_over()
         await eventually(lambda: "no longer this worker's" in caplog.text)
         await asyncio.sleep(0.4)
         gate.open.set()
@@ -197,7 +182,7 @@ async def test_a_job_that_comes_back_to_its_worker_is_kept_alive_again(
     ids = await manager.queries.enqueue("e", None)
     async with working(manager, heartbeat_timeout=timedelta(seconds=0.4)):
         await eventually(lambda: gate.started)
-        await tables.rows("UPDATE pgqueuer SET queue_manager_id = gen_random_uuid()")
+        await tables.take_over(alive=timedelta(0))
         await eventually(lambda: "no longer this worker's" in caplog.text)
 
         async def back() -> bool:
@@ -225,10 +210,10 @@ async def test_a_worker_does_not_run_its_own_late_jobs_twice(
     gate = Gate()
     manager.entrypoint("e")(gate)
 
-    async def suppressed(self: CompatLayout, ids: Any, owner: QueueManagerId) -> Any:
+    async def suppressed(self: Any, ids: Any, owner: QueueManagerId) -> Any:
         return set(ids)
 
-    monkeypatch.setattr(CompatLayout, "heartbeat", suppressed)
+    monkeypatch.setattr(layout_of(manager), "heartbeat", suppressed)
     ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
     async with working(
         manager,
@@ -251,17 +236,18 @@ async def test_claims_whose_answer_got_lost_are_given_back(
     handler = Recorder()
     manager.entrypoint("e", concurrency_limit=50)(handler)
     ids = await manager.queries.enqueue(["e"] * 10, [None] * 10, [0] * 10)
-    claim = CompatLayout.claim
+    layout_type = layout_of(manager)
+    claim = layout_type.claim
     committed = asyncio.Event()
 
-    async def losing(self: CompatLayout, *args: Any, **more: Any) -> Any:
+    async def losing(self: Any, *args: Any, **more: Any) -> Any:
         result = await claim(self, *args, **more)
         if result.jobs:
             committed.set()
             await asyncio.sleep(60)
         return result
 
-    monkeypatch.setattr(CompatLayout, "claim", losing)
+    monkeypatch.setattr(layout_type, "claim", losing)
     task = asyncio.create_task(manager.run(**QUIET))
     await asyncio.wait_for(committed.wait(), 20)
     assert await tables.count("picked") == 10
@@ -288,17 +274,18 @@ async def test_outcomes_wait_while_the_server_takes_none(
     handler = Recorder()
     manager.entrypoint("e")(handler)
     ids = await manager.queries.enqueue(["e"] * 5, [b"secret"] * 5, [0] * 5)
-    finish = CompatLayout.finish
+    layout_type = layout_of(manager)
+    finish = layout_type.finish
     failures = 3
 
-    async def failing(self: CompatLayout, ids: Any, owner: QueueManagerId) -> None:
+    async def failing(self: Any, ids: Any, owner: QueueManagerId) -> None:
         nonlocal failures
         if failures:
             failures -= 1
             raise OSError("the network is down")
         await finish(self, ids, owner)
 
-    monkeypatch.setattr(CompatLayout, "finish", failing)
+    monkeypatch.setattr(layout_type, "finish", failing)
     await drain(manager)
     assert await tables.ended() == ids
     assert await tables.count() == 0
@@ -425,6 +412,8 @@ MISSING = {
 }
 
 
+# Of lease, tests/schema has the same.
+@pytest.mark.layouts("compat")
 @pytest.mark.parametrize("change", MISSING)
 @pytest.mark.parametrize("kind", ["asyncpg"], indirect=True)
 async def test_an_incomplete_installation(
@@ -447,7 +436,7 @@ async def test_worker_ids_are_unique(another: Another) -> None:
 
 @pytest.mark.pg_matrix
 async def test_jobs_taken_over_while_they_waited_are_not_started(
-    manager: QueueManager, queue_dsn: str, tables: Tables
+    manager: QueueManager, queue_dsn: str, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The first handler of a batch blocks the loop until the others count as abandoned."""
     ran: list[int] = []
@@ -457,15 +446,13 @@ async def test_jobs_taken_over_while_they_waited_are_not_started(
         ran.append(job.id)
         if len(ran) == 1:
             with psycopg.connect(queue_dsn, autocommit=True) as rescuer:
-                rescuer.execute(
-                    "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid(),"
-                    " heartbeat = now() + interval '1 hour' WHERE id > %s",
-                    [job.id],
-                )
+                rescuer.execute(tables.taking_over)
             time.sleep(0.3)  # noqa: ASYNC251
 
     ids = await manager.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
     async with working(manager, heartbeat_timeout=SECOND):
-        await eventually(tables.ended)
+        await eventually(lambda: "waited here to be started" in caplog.text)
     assert ran == ids[:1]
-    assert await tables.count("picked") == 2
+    # As the other worker has them, the first one too.
+    assert await tables.count("picked") == 3
+    assert await tables.ended() == []

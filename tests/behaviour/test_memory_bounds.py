@@ -14,6 +14,8 @@ from behaviour.helpers import ClaimNote, LayoutSpy, Tables, drain
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 
+pytestmark = pytest.mark.layouts
+
 MB = 1_000_000
 BOUND = 4 * 1024 * 1024
 

@@ -31,6 +31,8 @@ from pgq_fast.tasks import TaskManager
 from pgq_fast.types import Channel
 from support.drivers import MakeDriver
 
+pytestmark = pytest.mark.layouts
+
 # -- Drivers ----------------------------------------------------------------------------------
 
 

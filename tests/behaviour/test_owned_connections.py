@@ -18,7 +18,7 @@ from pgq_fast.settings import ConnectionSettings
 from pgq_fast.types import QueueExecutionMode
 from support.drivers import MakeDriver
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 APPLICATION = "the owned one"
 

@@ -16,9 +16,10 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 from pgq_fast.repository import EntrypointExecutionParameter
+from pgq_fast.settings import Layout
 from pgq_fast.types import QueueEntrypoint, QueueManagerId
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts]
 
 ME = QueueManagerId(uuid.UUID(int=1))
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -39,10 +40,13 @@ async def test_queue_size(queries: Queries) -> None:
     assert found == {("a", 0, "queued"): 2, ("a", 1, "queued"): 1, ("b", 0, "picked"): 1}
 
 
-async def test_queue_age(queries: Queries, tables: Tables) -> None:
-    await queries.enqueue(["a", "a", "b"], [None] * 3, [0] * 3)
-    await tables.rows("UPDATE pgqueuer SET created = now() - interval '100 s' WHERE id = 1")
-    await tables.rows("UPDATE pgqueuer SET created = now() - interval '50 s' WHERE id = 2")
+async def test_queue_age(queries: Queries, tables: Tables, layout: Layout) -> None:
+    ids = await queries.enqueue(["a", "a", "b"], [None] * 3, [0] * 3)
+    table = "pgqueuer" if layout is Layout.compat else "pgqueuer_ready"
+    for job_id, age in ((ids[0], "100 s"), (ids[1], "50 s")):
+        await tables.rows(
+            f"UPDATE {table} SET created = now() - $2::text::interval WHERE id = $1", job_id, age
+        )
     await claim(queries, 1, "b")
     (age,) = await queries.queue_age()
     assert (age.entrypoint, age.queued_count) == ("a", 2)
@@ -51,26 +55,47 @@ async def test_queue_age(queries: Queries, tables: Tables) -> None:
     assert age.oldest_created == await tables.value("SELECT min(created) FROM pgqueuer")
 
 
-async def ended(queries: Queries, tables: Tables) -> list[int]:
+async def shift_log(tables: Tables, layout: Layout, by: str) -> None:
+    """Have everything in the log have happened earlier."""
+    changes = (
+        ["pgqueuer_log SET created = created - $1::text::interval"]
+        if layout is Layout.compat
+        else [
+            "pgqueuer_log_entries SET created = created - $1::text::interval",
+            "pgqueuer_log_batches SET created = created - $1::text::interval,"
+            " picked_at = picked_at - $1::text::interval",
+        ]
+    )
+    for change in changes:
+        await tables.rows(f"UPDATE {change}", by)
+
+
+async def ended(queries: Queries, tables: Tables, layout: Layout) -> list[int]:
     """Ten jobs of ``a`` that took 1 to 10 s, of which two failed, and one of ``b``."""
     ids: list[int] = list(await queries.enqueue(["a"] * 10 + ["b"], [None] * 11, [0] * 11))
     jobs = await claim(queries, 11, "a", "b")
     outcomes: Any = ["exception" if place < 2 else "successful" for place in range(11)]
-    await queries.log_jobs(
-        [(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)]
-    )
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        await queries.log_jobs([(job, outcome, None)])
+    table = "pgqueuer_log" if layout is Layout.compat else "pgqueuer_log_entries"
     await tables.rows(
-        "UPDATE pgqueuer_log AS log SET created ="
-        " (SELECT created FROM pgqueuer_log WHERE job_id = log.job_id AND status = 'picked')"
+        f"UPDATE {table} AS log SET created ="
+        f" (SELECT created FROM {table} WHERE job_id = log.job_id AND status = 'picked')"
         " + (job_id - $1::bigint + 1) * interval '1 second'"
         " WHERE status IN ('successful', 'exception')",
         ids[0],
     )
+    if layout is Layout.lease:
+        await tables.rows(
+            "UPDATE pgqueuer_log_batches SET created ="
+            " picked_at + (first_id - $1::bigint + 1) * interval '1 second'",
+            ids[0],
+        )
     return ids
 
 
-async def test_durations(queries: Queries, tables: Tables) -> None:
-    await ended(queries, tables)
+async def test_durations(queries: Queries, tables: Tables, layout: Layout) -> None:
+    await ended(queries, tables, layout)
     slow, fast = await queries.job_duration_percentiles(HOUR)
     assert (slow.entrypoint, slow.completed) == ("b", 1)
     assert slow.p50_seconds == slow.max_seconds == 11
@@ -79,12 +104,12 @@ async def test_durations(queries: Queries, tables: Tables) -> None:
         [5.5, 9.55, 9.91]
     )
     assert fast.max_seconds == 10
-    await tables.rows("UPDATE pgqueuer_log SET created = created - interval '2 hours'")
+    await shift_log(tables, layout, "2 hours")
     assert await queries.job_duration_percentiles(HOUR) == []
 
 
-async def test_statistics(queries: Queries, tables: Tables) -> None:
-    await ended(queries, tables)
+async def test_statistics(queries: Queries, tables: Tables, layout: Layout) -> None:
+    await ended(queries, tables, layout)
     assert await queries.unaggregated_log_count() == 33
     await queries.aggregate_logs()
     assert await queries.unaggregated_log_count() == 0
@@ -119,10 +144,33 @@ async def test_statistics(queries: Queries, tables: Tables) -> None:
     await queries.aggregate_logs()
     await queries.enqueue("a", None)
     assert totals(await queries.log_statistics(None)) == expected | {("a", "queued"): 11}
+    await queries.clear_queue()
     await tables.rows("UPDATE pgqueuer_statistics SET created = created - interval '2 hours'")
     assert await queries.log_statistics(None, HOUR) == []
     assert await queries.throughput_summary(HOUR) == []
     assert await queries.throughput_timeseries(HOUR) == []
+
+
+async def test_pruning_spares_what_is_younger(
+    queries: Queries, tables: Tables, layout: Layout
+) -> None:
+    old = await ended(queries, tables, layout)
+    await queries.aggregate_logs()
+    await shift_log(tables, layout, "2 hours")
+    young = await ended(queries, tables, layout)
+    before = await queries.throughput_summary()
+    assert await queries.prune_log(HOUR, batch_size=4) > 0
+    assert await queries.job_status(old) == []
+    assert len(await queries.job_status(young)) == 11
+    assert await queries.throughput_summary() == before
+    await tables.rows(
+        "UPDATE pgqueuer_statistics SET created = created - interval '2 hours'"
+        " WHERE status = 'picked'"
+    )
+    assert await queries.prune_statistics(HOUR, batch_size=1) > 0
+    assert await queries.throughput_summary() == [
+        entry for entry in before if entry.status != "picked"
+    ]
 
 
 async def test_the_log(queries: Queries, tables: Tables) -> None:
@@ -144,11 +192,14 @@ async def test_the_log(queries: Queries, tables: Tables) -> None:
     assert await queries.exception_logs() == []
 
 
-async def test_workers_and_stale_jobs(queries: Queries, tables: Tables) -> None:
+async def test_workers_and_stale_jobs(queries: Queries, tables: Tables, layout: Layout) -> None:
     ids = await queries.enqueue(["b", "a", "a", "a"], [None] * 4, [0] * 4)
-    await claim(queries, 3, "a", "b")
+    for name in ("b", "a", "a"):
+        await claim(queries, 1, name)
     await tables.rows(
         "UPDATE pgqueuer SET heartbeat = now() - id * interval '10 s' WHERE status = 'picked'"
+        if layout is Layout.compat
+        else "UPDATE pgqueuer_lease SET heartbeat = now() - ids[1] * interval '10 s'"
     )
     (worker,) = await queries.active_workers()
     assert (worker.queue_manager_id, worker.active_jobs) == (ME, 3)
@@ -179,20 +230,34 @@ async def test_browsing(queries: Queries) -> None:
     assert await queries.queue_job_by_id(ids[3] + 1000) is None  # type: ignore[arg-type]
 
 
-async def test_schema_info(queries: Queries) -> None:
+TABLES = {
+    Layout.compat: ["", "_log", "_schedules", "_statistics"],
+    Layout.lease: [
+        "_dedupe",
+        "_deferred",
+        "_held",
+        "_lease",
+        "_log_batches",
+        "_log_entries",
+        "_ready",
+        "_schedules",
+        "_statistics",
+        "_waiting",
+    ],
+}
+
+
+async def test_schema_info(queries: Queries, layout: Layout) -> None:
     tables = await queries.schema_info()
-    assert [table.table_name for table in tables] == [
-        "pgqueuer",
-        "pgqueuer_log",
-        "pgqueuer_schedules",
-        "pgqueuer_statistics",
-    ]
-    assert {table.persistence for table in tables} == {"LOGGED"}
+    assert [table.table_name for table in tables] == [f"pgqueuer{name}" for name in TABLES[layout]]
+    assert {table.persistence for table in tables if table.table_name != "pgqueuer_waiting"} == {
+        "LOGGED"
+    }
     assert all(table.total_size for table in tables)
 
 
-async def test_insights_service(queries: Queries, tables: Tables) -> None:
-    await ended(queries, tables)
+async def test_insights_service(queries: Queries, tables: Tables, layout: Layout) -> None:
+    await ended(queries, tables, layout)
     await queries.enqueue(["a", "b"], [None] * 2, [0] * 2)
     await claim(queries, 1, "b")
     service = InsightsService(queries)
@@ -231,12 +296,19 @@ async def test_a_worker_counts_what_it_has_done(manager: QueueManager, tables: T
 
 async def test_workers_that_count_together_count_once(queries: Queries, tables: Tables) -> None:
     await queries.enqueue(["e"] * 300, [None] * 300, [0] * 300)
+    outcomes: Any = ["exception", "successful"] * 150
+    await queries.log_jobs(
+        [
+            (job, outcome, None)
+            for job, outcome in zip(await claim(queries, 300, "e"), outcomes, strict=True)
+        ]
+    )
     await asyncio.gather(
         *[queries.aggregate_logs() for _ in range(5)],
         *[queries.log_statistics(None) for _ in range(3)],
     )
     await queries.aggregate_logs()
-    assert await tables.value("SELECT sum(count) FROM pgqueuer_statistics") == 300
+    assert await tables.value("SELECT sum(count) FROM pgqueuer_statistics") == 900
 
 
 async def test_completion_watcher(manager: QueueManager, queries: Queries) -> None:

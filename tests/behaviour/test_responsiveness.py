@@ -14,6 +14,8 @@ from behaviour.helpers import block, drain
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 
+pytestmark = pytest.mark.layouts
+
 PERIOD: Final = 0.010
 LATE: Final = 0.015
 """Seconds that a timer may be late."""

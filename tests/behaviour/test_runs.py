@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from behaviour.helpers import QUIET, Gate, Recorder, Tables, drain, eventually, working
+from behaviour.helpers import (
+    QUIET,
+    Gate,
+    Recorder,
+    Tables,
+    drain,
+    eventually,
+    layout_of,
+    working,
+)
 from pgq_fast.errors import RetryRequested
 from pgq_fast.executors import (
     AbstractEntrypointExecutor,
@@ -23,9 +32,8 @@ from pgq_fast.executors import (
 from pgq_fast.models import Context, Job, TracebackRecord
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
-from pgq_fast.worker.port import worker_layout
 
-pytestmark = pytest.mark.pg_matrix
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
 AT_ONCE = timedelta(0)
 SOON = timedelta(milliseconds=30)
@@ -83,7 +91,7 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
 ) -> None:
     """The probe finds nothing queued, and when its answer is there, nothing runs any more."""
     gate = asyncio.Event()
-    layout_type = type(worker_layout(manager.queries))
+    layout_type = layout_of(manager)
     rest = layout_type.rest
 
     async def slow_probe(self: Any, *args: Any) -> Any:
@@ -114,7 +122,7 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
 async def test_drain_goes_on_when_the_server_takes_a_retry_late(
     manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout_type = type(worker_layout(manager.queries))
+    layout_type = layout_of(manager)
     retry = layout_type.retry
     failures = 2
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+import pytest
+
 from behaviour.helpers import LayoutSpy, Recorder, Tables, eventually, working
 from pgq_fast.qm import QueueManager
+
+pytestmark = pytest.mark.layouts
 
 # No poll comes in time: what happens, happens because of a notification.
 NO_POLL = timedelta(hours=1)

@@ -79,6 +79,67 @@ def test_prefix_and_schema(source: str, pgq: CommandLine, dsn: str) -> None:
     assert schema_dump(dsn) == "CREATE SCHEMA billing;"
 
 
+@pytest.mark.parametrize("source", ["option", "environment"])
+def test_life_of_an_installation_of_the_other_layout(
+    source: str, pgq: CommandLine, dsn: str
+) -> None:
+    def run(*arguments: str) -> Done:
+        if source == "environment":
+            return pgq(*arguments, dsn=dsn, environment={"PGQUEUER_LAYOUT": "lease"})
+        return pgq("--layout", "lease", *arguments, dsn=dsn)
+
+    empty = schema_dump(dsn)
+    succeeded(run("install"))
+    installed = schema_dump(dsn)
+    assert "CREATE TABLE public.pgqueuer_ready (" in installed
+    assert "CREATE VIEW public.pgqueuer AS" in installed
+    assert succeeded(run("verify", "--expect", "present")).stdout == PRESENT
+    assert "pgq upgrade" in failed_with_one_line(run("install"))
+
+    execute(dsn, "DROP VIEW pgqueuer_log")
+    done = run("verify", "--expect", "present")
+    assert (done.returncode, done.stdout) == (1, "missing view 'pgqueuer_log'\n")
+    assert "CREATE VIEW pgqueuer_log" in succeeded(run("upgrade", "--plan")).stdout
+    assert succeeded(run("upgrade")).stderr == "Applied 1 statement.\n"
+    assert schema_dump(dsn) == installed
+
+    succeeded(run("autovac"))
+    assert schema_dump(dsn) != installed
+    succeeded(run("autovac", "--rollback"))
+    succeeded(run("durability", "balanced"))
+    assert schema_dump(dsn).count("UNLOGGED TABLE") == 4
+    succeeded(run("durability", "durable"))
+    assert schema_dump(dsn) == installed
+
+    # Without the option it is the wrong layout, for every command.
+    for command in (
+        ("install",),
+        ("uninstall",),
+        ("upgrade",),
+        ("upgrade", "--plan"),
+        ("durability", "volatile"),
+        ("autovac",),
+    ):
+        line = failed_with_one_line(pgq(*command, dsn=dsn))
+        assert "has the layout lease" in line
+        assert "PGQUEUER_LAYOUT" in line
+    done = pgq("verify", "--expect", "present", dsn=dsn)
+    assert done.returncode == 1
+    assert "has the layout lease" in done.stdout
+    assert schema_dump(dsn) == installed
+
+    succeeded(run("uninstall"))
+    assert schema_dump(dsn) == empty
+
+
+def test_typed_layout_outweighs_the_variable(pgq: CommandLine) -> None:
+    variables = {"PGQUEUER_LAYOUT": "lease"}
+    assert "layout lease" in pgq("sql", "install", environment=variables).stdout
+    typed = pgq("--layout", "compat", "sql", "install", environment=variables).stdout
+    assert "layout compat" in typed
+    assert typed == pgq("sql", "install").stdout
+
+
 def test_typed_schema_outweighs_every_variable(pgq: CommandLine) -> None:
     variables = {"DB_SCHEMA": "one", "PGQUEUER_SCHEMA": "two"}
     assert "one.pgqueuer " in pgq("sql", "install", environment=variables).stdout
@@ -154,8 +215,17 @@ def test_upgrade_that_meets_drift(pgq: CommandLine, dsn: str) -> None:
     assert "change it by hand" in line
 
 
-def test_sql_does_what_the_commands_do(pgq: CommandLine, dsn: str) -> None:
-    nowhere = {"PGHOST": "/nowhere"}
+@pytest.mark.parametrize(
+    ("layout", "unlogged", "always", "damage"),
+    [
+        ("compat", 4, 0, "ALTER TABLE q_pgqueuer DROP COLUMN slot"),
+        ("lease", 10, 1, "DROP TABLE q_pgqueuer_dedupe"),
+    ],
+)
+def test_sql_does_what_the_commands_do(
+    layout: str, unlogged: int, always: int, damage: str, pgq: CommandLine, dsn: str
+) -> None:
+    nowhere = {"PGHOST": "/nowhere", "PGQUEUER_LAYOUT": layout}
 
     def sql(*arguments: str) -> str:
         done = succeeded(pgq("--prefix", "q_", "sql", *arguments, environment=nowhere))
@@ -163,15 +233,15 @@ def test_sql_does_what_the_commands_do(pgq: CommandLine, dsn: str) -> None:
         return done.stdout
 
     psql(dsn, sql("install", "-d", "volatile"))
-    assert schema_dump(dsn).count("CREATE UNLOGGED TABLE") == 4
+    assert schema_dump(dsn).count("CREATE UNLOGGED TABLE") == unlogged
     psql(dsn, sql("durability", "durable"))
     installed = schema_dump(dsn)
-    assert "UNLOGGED" not in installed
+    assert installed.count("UNLOGGED") == always
     psql(dsn, sql("autovac"))
     assert "fillfactor" in schema_dump(dsn)
     psql(dsn, sql("autovac", "--rollback"))
     assert schema_dump(dsn) == installed
-    execute(dsn, "ALTER TABLE q_pgqueuer DROP COLUMN slot")
+    execute(dsn, damage)
     psql(dsn, sql("upgrade"))
     assert schema_dump(dsn) == installed
     psql(dsn, sql("uninstall"))
@@ -182,8 +252,8 @@ def test_sql_does_what_the_commands_do(pgq: CommandLine, dsn: str) -> None:
     assert "TYPE bigint" in sql("upgrade")
     assert "TYPE bigint" not in sql("upgrade", "--no-widen-id")
     billing = ("--schema", "billing", "sql", "install")
-    assert "CREATE SCHEMA" in pgq(*billing).stdout
-    assert "CREATE SCHEMA" not in pgq(*billing, "--no-create-schema").stdout
+    assert "CREATE SCHEMA" in pgq(*billing, environment=nowhere).stdout
+    assert "CREATE SCHEMA" not in pgq(*billing, "--no-create-schema", environment=nowhere).stdout
 
 
 @pytest.mark.parametrize(
@@ -339,6 +409,7 @@ def test_install_over_an_object_of_somebody_else(pgq: CommandLine, dsn: str) -> 
         ("durability",),
         ("unknown",),
         ("install", "--unknown"),
+        ("--layout", "other", "install"),
     ],
     ids=" ".join,
 )
@@ -402,6 +473,8 @@ def test_same_options_as_pgqueuer() -> None:
         "factory_fn_ref" if name == "factory" else name: value
         for name, value in parameters(our_program).items()
     }
+    # Ours alone.
+    assert renamed.pop("layout")["spelled"] == ["--layout"]
     assert renamed == parameters(their_program)
 
 

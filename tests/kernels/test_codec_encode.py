@@ -204,6 +204,38 @@ def test_jobs_survive_a_real_copy(
 
 
 @on_server
+@given(batch=jobs)
+def test_jobs_without_a_status(
+    connection: psycopg.Connection, batch: list[tuple[Any, ...]]
+) -> None:
+    ids = list(range(len(batch)))
+    kind, stream = agreed("codec", "encode_copy_jobs", raw_ids(ids), *columns(batch), ids, False)
+    assert kind == "returned"
+    try:
+        connection.execute(
+            "CREATE TEMPORARY TABLE jobs (id bigint, priority int, entrypoint text, payload bytea,"
+            " headers jsonb, execute_after timestamptz)"
+        )
+        copy_in(
+            connection, "jobs", "id, priority, entrypoint, payload, headers, execute_after", stream
+        )
+        stored = connection.execute(
+            "SELECT priority, entrypoint, payload, headers, id, execute_after FROM jobs ORDER BY id"
+        ).fetchall()
+    finally:
+        connection.rollback()
+    assert stored == [
+        (
+            *job[:3],
+            None if job[3] is None else json.loads(job[3]),
+            job_id,
+            EPOCH + timedelta(microseconds=job_id),
+        )
+        for job_id, job in enumerate(batch)
+    ]
+
+
+@on_server
 @given(batch=st.lists(st.tuples(int64s, int32s, names), max_size=12))
 def test_log_entries_survive_a_real_copy(
     connection: psycopg.Connection, batch: list[tuple[Any, ...]]
@@ -239,6 +271,7 @@ def test_any_values_in_copy_columns(
     ids: Any, priorities: Any, entrypoints: Any, payloads: Any, extras: Any, due: Any
 ) -> None:
     agreed("codec", "encode_copy_jobs", ids, priorities, entrypoints, payloads, extras, due)
+    agreed("codec", "encode_copy_jobs", ids, priorities, entrypoints, payloads, extras, due, False)
     agreed("codec", "encode_copy_log", ids, priorities, entrypoints)
 
 
@@ -306,6 +339,77 @@ def test_bytes_like_payloads(twin: Twin) -> None:
     assert encoded(bytearray(b"abcd")) == expected
     assert encoded(memoryview(b"abcd")) == expected
     assert encoded(memoryview(b"a-b-c-d-")[::2]) == expected
+
+
+# -- Jobs as a few values ---------------------------------------------------------------------
+
+
+@on_server
+@given(
+    batch=st.lists(
+        st.tuples(st.sampled_from(["a", "b"]) | names, st.none() | st.binary(max_size=300), int32s),
+        max_size=40,
+    )
+)
+def test_the_server_unpacks_jobs(
+    connection: psycopg.Connection, batch: list[tuple[Any, ...]]
+) -> None:
+    entrypoints, payloads, priorities = (
+        list(column) for column in (zip(*batch, strict=True) if batch else ([], [], []))
+    )
+    kind, packed = agreed("codec", "pack_jobs", entrypoints, payloads, priorities)
+    assert kind == "returned"
+    assert packed[0] == list(dict.fromkeys(entrypoints))
+    unpacked = connection.execute(
+        "SELECT (%s::text[])[name], substr(%b::bytea, start, length), priority"
+        " FROM unnest(%s::int[], %s::int[], %s::int[], %s::int[])"
+        " WITH ORDINALITY AS job (name, priority, start, length, place) ORDER BY place",
+        [packed[0], packed[5], *packed[1:5]],
+    ).fetchall()
+    assert unpacked == batch
+
+
+@given(
+    st.lists(names, max_size=3) | st.lists(any_text, max_size=3) | any_columns | scalars,
+    st.lists(st.binary(max_size=9), max_size=3) | any_columns | scalars,
+    st.lists(int32s, max_size=3) | st.lists(int64s, max_size=3) | any_columns | scalars,
+)
+def test_any_values_as_packed_jobs(entrypoints: Any, payloads: Any, priorities: Any) -> None:
+    agreed("codec", "pack_jobs", entrypoints, payloads, priorities)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"payloads": [b"x"]}, ValueError, "2 entrypoints, but a column of 1 values"),
+        ({"priorities": [1, 2, 3]}, ValueError, "2 entrypoints, but a column of 3 values"),
+        ({"priorities": [0, -(2**31) - 1]}, ValueError, "job 1: priority -2147483649 does not fit"),
+        ({"priorities": [0, "1"]}, TypeError, None),
+        ({"entrypoints": ["a", "b\0c"]}, ValueError, "job 1: entrypoint contains NUL"),
+        ({"entrypoints": ["a", "\ud800"]}, UnicodeEncodeError, None),
+        ({"entrypoints": [None, "a"]}, TypeError, "job 0: entrypoint is NoneType, not str"),
+        ({"entrypoints": ["a", []]}, TypeError, "job 1: entrypoint is list, not str"),
+        ({"payloads": [b"", "text"]}, TypeError, "job 1: payload is str, not bytes"),
+    ],
+)
+def test_what_cannot_be_packed(
+    twin: Twin, change: dict[str, Any], error: type[Exception], message: str | None
+) -> None:
+    good = {"entrypoints": ["a", "b"], "payloads": [None, b"xy"], "priorities": [True, -1]}
+    packed = (["a", "b"], "{1,2}", "{1,-1}", "{1,1}", "{NULL,2}", b"xy")
+    assert twin.codec.pack_jobs(*good.values()) == packed
+    with pytest.raises(error, match=message):
+        twin.codec.pack_jobs(*(good | change).values())
+    assert twin.codec.pack_jobs(*good.values()) == packed
+
+
+def test_payloads_that_are_too_much_for_one_value(twin: Twin) -> None:
+    # Zeroed pages, none of which is touched: the lengths are enough to refuse them.
+    half = bytes(twin.codec.MAX_FIELD // 2 + 1)
+    with pytest.raises(ValueError, match="job 1: with its payload all have 1073741824 bytes"):
+        twin.codec.pack_jobs(["a", "b"], [half, half], [0, 0])
+    with pytest.raises(ValueError, match="job 0: payload has 1073741824 bytes"):
+        twin.codec.pack_jobs(["a"], [bytes(twin.codec.MAX_FIELD + 1)], [0])
 
 
 # -- What needs no closer look ----------------------------------------------------------------

@@ -46,6 +46,7 @@ def batch(twin: Twin) -> None:
     payloads = [bytearray(b"x" * 3000)] * 50
     codec.encode_copy_jobs(RAW_IDS, [1] * 50, names, payloads, [b"{}"] * 50, IDS)
     codec.encode_copy_log(RAW_IDS, [1] * 50, names)
+    codec.pack_jobs(names, payloads, [1] * 50)
     codec.plain_columns(names, payloads, [1] * 50)
     codec.plain_columns([*names, "\0"], [], [])
     failing: list[Callable[[], Any]] = [
@@ -61,6 +62,7 @@ def batch(twin: Twin) -> None:
             RAW_IDS, [1] * 50, names, [*payloads[:49], "x"], [None] * 50, None
         ),
         lambda: codec.encode_copy_log(RAW_IDS, [1] * 50, [*names[:49], "\0"]),
+        lambda: codec.pack_jobs(names, [*payloads[:49], "x"], [1] * 50),
         lambda: twin.notify.parse_event("nothing"),
         lambda: twin.notify.parse_event(b"\xff"),
     ]
@@ -133,6 +135,9 @@ def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:
         with pytest.raises(TypeError):
             twin.codec.encode_copy_jobs(bytes(8), [1], [text], [data], [text], [marker])
         twin.codec.encode_copy_log(bytes(8), [1], [text])
+        twin.codec.pack_jobs([text, text], [data, None], [1, 2])
+        with pytest.raises(TypeError):
+            twin.codec.pack_jobs([text, text], [data, text], [1, 2])
 
     run()
     before = counts()

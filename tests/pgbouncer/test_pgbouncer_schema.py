@@ -16,8 +16,9 @@ from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.schema import manage
 from pgq_fast.schema.statements import run_sync
-from pgq_fast.settings import DBSettings
+from pgq_fast.settings import DBSettings, Layout
 from support.command_line import CommandLine, Done
+from support.layouts import queries_of
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -47,8 +48,11 @@ def value(dsn: str, query: str) -> Any:
         return row[0]
 
 
-async def test_life_of_an_installation(kind: str, empty: Ways, open_through: Open) -> None:
-    queries = Queries(await open_through(kind, empty.pooled))
+@pytest.mark.parametrize("layout", list(Layout))
+async def test_life_of_an_installation(
+    layout: Layout, kind: str, empty: Ways, open_through: Open
+) -> None:
+    queries = queries_of(await open_through(kind, empty.pooled), layout)
     for _ in range(2):
         assert not await queries.schema_is_installed()
         await queries.install()
@@ -56,7 +60,10 @@ async def test_life_of_an_installation(kind: str, empty: Ways, open_through: Ope
         await queries.alter_durability()
         await queries.optimize_autovacuum()
         await queries.optimize_autovacuum_rollback()
+        await queries.driver.execute("DROP TABLE pgqueuer_statistics")
         await queries.upgrade()
+        assert await queries.verify() == []
+        assert await queries.installed_layout() is layout
         await queries.uninstall()
         assert await queries.verify("absent") == []
     assert value(empty.direct, LOCKS) == 0

@@ -36,9 +36,19 @@ def release_database(databases: Databases) -> Iterator[ReleaseDatabase]:
 @pytest.fixture(scope="session")
 def fresh_dump(databases: Databases) -> str:
     """The schema of a new installation with default settings."""
+    return _dump_of(databases, DBSettings())
+
+
+@pytest.fixture(scope="session")
+def fresh_lease_dump(databases: Databases) -> str:
+    """The same of the lease layout."""
+    return _dump_of(databases, DBSettings(layout="lease"))
+
+
+def _dump_of(databases: Databases, settings: DBSettings) -> str:
     with databases.temporary() as (_, dsn):
         with psycopg.connect(dsn, autocommit=True) as connection:
-            run_sync(SyncPsycopgDriver(connection), manage.install(DBSettings()))
+            run_sync(SyncPsycopgDriver(connection), manage.install(settings))
         return schema_dump(dsn)
 
 

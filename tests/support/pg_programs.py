@@ -51,9 +51,9 @@ def schema_dump(dsn: str) -> str:
 def objects(dump: str) -> list[str]:
     """The statements of *dump*; for comparing an upgraded database with a fresh one.
 
-    Two things differ between these for good and do no harm, so they are evened out: columns
-    that an upgrade adds come last in their table, and function bodies of older releases are
-    indented differently.
+    Some things differ between these for good and do no harm, so they are evened out: columns and
+    storage parameters that an upgrade adds come last in their table, and function bodies of older
+    releases are indented differently.
     """
     statements = re.split(r";\n\n", dump + "\n\n")
     evened = []
@@ -61,7 +61,8 @@ def objects(dump: str) -> list[str]:
         words = " ".join(statement.split())
         if words.startswith(("CREATE TABLE", "CREATE UNLOGGED TABLE")):
             head, _, body = words.partition("(")
-            columns = sorted(part.strip() for part in re.split(r",(?![^(]*\))", body[:-1]))
-            words = f"{head}({', '.join(columns)})"
+            body, _, parameters = body[:-1].partition(") WITH (")
+            columns = sorted(part.strip() for part in re.split(r",(?![^(]*\))", body))
+            words = f"{head}({', '.join(columns)}) {sorted(parameters.split(', '))}"
         evened.append(words)
     return sorted(evened)

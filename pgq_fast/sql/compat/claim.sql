@@ -2,7 +2,8 @@
 -- priority a job of each entrypoint in turn, so that a flood of one does not hold up the others, and
 -- of each entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken.
 --
--- One row: the jobs as a value of their own, and whether more were there than could be taken.
+-- One row: the jobs as a value of their own, whether more were there than could be taken, and the size
+-- of the table.
 -- For entrypoints without a concurrency limit; claim_limited.sql has the rest.
 --
 -- Parameters stand in subqueries so that a plan for their values promises no more than a plan for
@@ -39,27 +40,33 @@ room AS MATERIALIZED (
 -- Statistics of a queue are nearly always wrong: analysed while it was empty, filled a moment later.
 -- Two things hold the plan whatever they say. The entrypoint is compared as a range and heads the
 -- order, so that one index only delivers the rows sorted. And `fan`, one row that the planner takes
--- for a thousand, makes sorting look as dear as it is on a long queue.
+-- for a thousand, makes sorting look as dear as it is on a long queue. And the number that no claim
+-- exceeds keeps what is above it cheap in the planner's eyes: from a certain cost on PostgreSQL
+-- compiles a statement, which takes many times as long as to run this one.
 next AS (
     SELECT job.id, job.priority, job.bytes, wanted.entrypoint
     FROM unnest((SELECT $2::text[])) AS wanted (entrypoint)
     CROSS JOIN LATERAL (
-        SELECT queue.id, queue.priority,
-            coalesce(octet_length(queue.payload), 0) + coalesce(pg_column_size(queue.headers), 0)
-                AS bytes
-        FROM {queue_table} AS queue
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
-            AND queue.status = 'queued' AND queue.execute_after < now()
-        -- [ordered
-        ORDER BY queue.entrypoint, queue.priority DESC, queue.id
-        -- ordered]
-        -- [due
-        -- For a queue of deferred jobs, which the scan above would read for the few that are due.
-        ORDER BY queue.entrypoint, queue.execute_after
-        -- due]
-        LIMIT (SELECT $1::bigint)
-        FOR UPDATE OF queue SKIP LOCKED
+        SELECT *
+        FROM (
+            SELECT queue.id, queue.priority,
+                coalesce(octet_length(queue.payload), 0)
+                    + coalesce(pg_column_size(queue.headers), 0) AS bytes
+            FROM {queue_table} AS queue
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
+                AND queue.status = 'queued' AND queue.execute_after < now()
+            -- [ordered
+            ORDER BY queue.entrypoint, queue.priority DESC, queue.id
+            -- ordered]
+            -- [due
+            -- For a queue of deferred jobs, which the scan above would read for the few due ones.
+            ORDER BY queue.entrypoint, queue.execute_after
+            -- due]
+            LIMIT (SELECT $1::bigint)
+            FOR UPDATE OF queue SKIP LOCKED
+        ) AS line
+        LIMIT 5000
     ) AS job
 ),
 -- [rescue
@@ -127,7 +134,8 @@ logged AS (
 -- The fields in the order in which the codec reads them: fixed lengths first. What does not differ
 -- from job to job is not among them. Text is sent as UTF-8 whatever the client's encoding.
 SELECT string_agg(record_send(job), ''::bytea ORDER BY job.priority DESC, job.id) AS jobs,
-    (SELECT count(*) FROM candidate) > count(*) AS more
+    (SELECT count(*) FROM candidate) > count(*) AS more,
+    pg_relation_size('{queue_table}') AS size
 FROM (
     SELECT id::bigint, priority, attempts, created, execute_after, updated, slot::bigint,
         convert_to(entrypoint, 'UTF8') AS entrypoint, payload,

@@ -19,8 +19,15 @@ wanted AS MATERIALIZED (
 -- Jobs that count against a limit: those with an owner, seated or not.
 picked AS MATERIALIZED (
     SELECT entrypoint, count(*) AS jobs
-    FROM {queue_table}
-    WHERE queue_manager_id IS NOT NULL AND entrypoint = ANY((SELECT $2::text[])::text[])
+    -- Ordered, so that it is a scan of the owners' index; no limit, but a planner that does not know.
+    FROM (
+        SELECT entrypoint
+        FROM {queue_table}
+        WHERE queue_manager_id >= '00000000-0000-0000-0000-000000000000'
+        ORDER BY queue_manager_id
+        LIMIT (SELECT NULL::bigint)
+    ) AS owned
+    WHERE entrypoint = ANY((SELECT $2::text[])::text[])
     GROUP BY entrypoint
 ),
 -- Limited entrypoints with room, and how many jobs this claim may take of each.
@@ -43,21 +50,25 @@ unlimited AS (
     SELECT job.id, job.priority, job.bytes, wanted.entrypoint
     FROM wanted
     CROSS JOIN LATERAL (
-        SELECT queue.id, queue.priority,
-            coalesce(octet_length(queue.payload), 0) + coalesce(pg_column_size(queue.headers), 0)
-                AS bytes
-        FROM {queue_table} AS queue
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
-            AND queue.status = 'queued' AND queue.execute_after < now()
-        -- [ordered
-        ORDER BY queue.entrypoint, queue.priority DESC, queue.id
-        -- ordered]
-        -- [due
-        ORDER BY queue.entrypoint, queue.execute_after
-        -- due]
-        LIMIT (SELECT $1::bigint)
-        FOR UPDATE OF queue SKIP LOCKED
+        SELECT *
+        FROM (
+            SELECT queue.id, queue.priority,
+                coalesce(octet_length(queue.payload), 0)
+                    + coalesce(pg_column_size(queue.headers), 0) AS bytes
+            FROM {queue_table} AS queue
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
+                AND queue.status = 'queued' AND queue.execute_after < now()
+            -- [ordered
+            ORDER BY queue.entrypoint, queue.priority DESC, queue.id
+            -- ordered]
+            -- [due
+            ORDER BY queue.entrypoint, queue.execute_after
+            -- due]
+            LIMIT (SELECT $1::bigint)
+            FOR UPDATE OF queue SKIP LOCKED
+        ) AS line
+        LIMIT 5000
     ) AS job
     WHERE wanted.seats <= 0
 ),
@@ -67,18 +78,22 @@ limited AS (
     SELECT job.id, job.priority, job.bytes, vacant.entrypoint
     FROM vacant
     CROSS JOIN LATERAL (
-        SELECT queue.id
-        FROM {queue_table} AS queue
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE queue.entrypoint >= vacant.entrypoint AND queue.entrypoint <= vacant.entrypoint
-            AND queue.status = 'queued' AND queue.execute_after < now()
-        -- [ordered
-        ORDER BY queue.entrypoint, queue.priority DESC, queue.id
-        -- ordered]
-        -- [due
-        ORDER BY queue.entrypoint, queue.execute_after
-        -- due]
-        LIMIT vacant.free
+        SELECT id
+        FROM (
+            SELECT queue.id
+            FROM {queue_table} AS queue
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE queue.entrypoint >= vacant.entrypoint AND queue.entrypoint <= vacant.entrypoint
+                AND queue.status = 'queued' AND queue.execute_after < now()
+            -- [ordered
+            ORDER BY queue.entrypoint, queue.priority DESC, queue.id
+            -- ordered]
+            -- [due
+            ORDER BY queue.entrypoint, queue.execute_after
+            -- due]
+            LIMIT vacant.free
+        ) AS line
+        LIMIT 5000
     ) AS front
     CROSS JOIN LATERAL (
         SELECT id, priority,
@@ -174,7 +189,8 @@ logged AS (
 )
 -- As in claim.sql.
 SELECT string_agg(record_send(job), ''::bytea ORDER BY job.priority DESC, job.id) AS jobs,
-    (SELECT count(*) FROM candidate) > count(*) AS more
+    (SELECT count(*) FROM candidate) > count(*) AS more,
+    pg_relation_size('{queue_table}') AS size
 FROM (
     SELECT id::bigint, priority, attempts, created, execute_after, updated, slot::bigint,
         convert_to(entrypoint, 'UTF8') AS entrypoint, payload,

@@ -4,11 +4,15 @@
 SELECT min(first.execute_after) - now() AS due
 FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
 CROSS JOIN LATERAL (
-    SELECT queue.execute_after
-    FROM {queue_table} AS queue
-    CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-    WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
-        AND queue.status = 'queued'
-    ORDER BY queue.entrypoint, queue.execute_after
-    LIMIT (SELECT 1)
+    SELECT execute_after
+    FROM (
+        SELECT queue.execute_after
+        FROM {queue_table} AS queue
+        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+        WHERE queue.entrypoint >= wanted.entrypoint AND queue.entrypoint <= wanted.entrypoint
+            AND queue.status = 'queued'
+        ORDER BY queue.entrypoint, queue.execute_after
+        LIMIT (SELECT 1)
+    ) AS line
+    LIMIT 1
 ) AS first

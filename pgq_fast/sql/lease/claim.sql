@@ -3,7 +3,8 @@
 -- entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken. Of each
 -- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
 --
--- A row for each lease with its jobs as arrays, and whether more were there than could be taken.
+-- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
+-- there than could be taken, and the size of the tables.
 --
 -- Where entrypoints have concurrency limits, $7 has them in their order, 0 for none.
 --
@@ -31,6 +32,11 @@ wanted AS MATERIALIZED (
         , seats
         -- limited]
     )
+    -- [ending
+    -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for each
+    -- other.
+    WHERE (SELECT count(*) FROM keyed) >= 0
+    -- ending]
 ),
 -- [budget
 -- $8: the most jobs that this worker may hold.
@@ -44,23 +50,31 @@ room AS MATERIALIZED (
 -- budget]
 -- One ordered index scan an entrypoint, from the place to the entrypoint's end. A job that another
 -- worker is about to claim is skipped, so that workers neither wait for each other nor claim the same
--- job. `fan`, one row that the planner takes for a thousand, makes sorting look as dear as it is on a
--- long queue, whatever the statistics say of a table that was empty or full when they were made.
+-- job.
+--
+-- `fan`, one row that the planner takes for a thousand, makes sorting look as dear as it is on a long
+-- queue, whatever the statistics say of a table that was empty or full when they were made. And the
+-- number that no claim exceeds keeps what is above it cheap in the planner's eyes: from a certain cost
+-- on PostgreSQL compiles a statement, which takes many times as long as to run this one.
 next AS (
     SELECT job.place, job.id, job.priority, job.bytes, wanted.entrypoint
     FROM wanted
     CROSS JOIN LATERAL (
-        SELECT ready.ctid AS place, ready.id, ready.priority,
-            coalesce(octet_length(ready.payload), 0) + coalesce(pg_column_size(ready.headers), 0)
-                AS bytes
-        FROM {ready_table} AS ready
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE (ready.entrypoint, ~ready.priority, ready.id)
-                > (wanted.entrypoint, wanted.rank, wanted.id)
-            AND ready.entrypoint <= wanted.entrypoint
-        ORDER BY ready.entrypoint, ~ready.priority, ready.id
-        LIMIT (SELECT $1::bigint)
-        FOR UPDATE OF ready SKIP LOCKED
+        SELECT *
+        FROM (
+            SELECT ready.ctid AS place, ready.id, ready.priority,
+                coalesce(octet_length(ready.payload), 0)
+                    + coalesce(pg_column_size(ready.headers), 0) AS bytes
+            FROM {ready_table} AS ready
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE (ready.entrypoint, ~ready.priority, ready.id)
+                    > (wanted.entrypoint, wanted.rank, wanted.id)
+                AND ready.entrypoint <= wanted.entrypoint
+            ORDER BY ready.entrypoint, ~ready.priority, ready.id
+            LIMIT (SELECT $1::bigint)
+            FOR UPDATE OF ready SKIP LOCKED
+        ) AS line
+        LIMIT 5000
     ) AS job
     -- [limited
     WHERE wanted.seats <= 0
@@ -88,14 +102,18 @@ seated AS (
     SELECT job.place, job.id, job.priority, job.bytes, vacant.entrypoint
     FROM vacant
     CROSS JOIN LATERAL (
-        SELECT ready.ctid AS place
-        FROM {ready_table} AS ready
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE (ready.entrypoint, ~ready.priority, ready.id)
-                > (vacant.entrypoint, vacant.rank, vacant.id)
-            AND ready.entrypoint <= vacant.entrypoint
-        ORDER BY ready.entrypoint, ~ready.priority, ready.id
-        LIMIT vacant.free
+        SELECT place
+        FROM (
+            SELECT ready.ctid AS place
+            FROM {ready_table} AS ready
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE (ready.entrypoint, ~ready.priority, ready.id)
+                    > (vacant.entrypoint, vacant.rank, vacant.id)
+                AND ready.entrypoint <= vacant.entrypoint
+            ORDER BY ready.entrypoint, ~ready.priority, ready.id
+            LIMIT vacant.free
+        ) AS line
+        LIMIT 5000
     ) AS front
     CROSS JOIN LATERAL (
         SELECT ready.ctid AS place, ready.id, ready.priority,
@@ -215,5 +233,10 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
         FROM unnest(headers) WITH ORDINALITY AS header (content, place)
         ORDER BY header.place
     )) END AS headers,
-    (SELECT count(*) FROM candidate) > (SELECT count(*) FROM claimed) AS more
-FROM leased
+    (SELECT count(*) FROM candidate) > (SELECT count(*) FROM claimed) AS more,
+    tables.size
+FROM (
+    SELECT pg_relation_size('{ready_table}') + pg_relation_size('{lease_table}')
+        + pg_relation_size('{deferred_table}') + pg_relation_size('{dedupe_table}') AS size
+) AS tables
+LEFT JOIN leased ON true

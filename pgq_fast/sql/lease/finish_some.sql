@@ -49,10 +49,11 @@ fresh AS (
     ) AS batch ON batch.lease = mine.id
 ),
 -- include lease/parts/logged default=$4 exceptions=$5
+-- include lease/parts/keyed jobs=job
 freed AS (
     DELETE FROM {dedupe_table} AS dedupe
     USING job
-    WHERE dedupe.key = job.key AND dedupe.job_id = job.id
+    WHERE dedupe.key = job.key AND dedupe.job_id = job.id AND (SELECT count(*) FROM keyed) >= 0
 )
 SELECT count(*) AS leases
 -- [relaxed

@@ -1,31 +1,47 @@
 -- Time until the first queued job of the entrypoints $1 may run: at most zero where one may run now,
--- NULL where none is queued. One index probe an entrypoint and table. And the transactions that a
--- look at the queue now does not tell of: those below `next` that have not ended, the first of which
--- is `oldest`.
+-- NULL where none is queued. One index probe an entrypoint and table. And what tells of transactions
+-- whose jobs this does not see: none below `oldest` is in progress. For the first look after a
+-- registration, its own transaction, which is later than all that have begun.
+-- See claim.sql for `fan` and for the second limit.
 SELECT
     CASE WHEN EXISTS (
         SELECT
         FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
         CROSS JOIN LATERAL (
             SELECT
-            FROM {ready_table} AS ready
-            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-            WHERE ready.entrypoint >= wanted.entrypoint AND ready.entrypoint <= wanted.entrypoint
-            ORDER BY ready.entrypoint
-            LIMIT (SELECT 1)
+            FROM (
+                SELECT
+                FROM {ready_table} AS ready
+                CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+                WHERE ready.entrypoint >= wanted.entrypoint
+                    AND ready.entrypoint <= wanted.entrypoint
+                ORDER BY ready.entrypoint
+                LIMIT (SELECT 1)
+            ) AS line
+            LIMIT 1
         ) AS first
     ) THEN interval '0' ELSE (
         SELECT min(first.execute_after) - now()
         FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
         CROSS JOIN LATERAL (
-            SELECT deferred.execute_after
-            FROM {deferred_table} AS deferred
-            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-            WHERE deferred.entrypoint >= wanted.entrypoint
-                AND deferred.entrypoint <= wanted.entrypoint
-            ORDER BY deferred.entrypoint, deferred.execute_after
-            LIMIT (SELECT 1)
+            SELECT execute_after
+            FROM (
+                SELECT deferred.execute_after
+                FROM {deferred_table} AS deferred
+                CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+                WHERE deferred.entrypoint >= wanted.entrypoint
+                    AND deferred.entrypoint <= wanted.entrypoint
+                ORDER BY deferred.entrypoint, deferred.execute_after
+                LIMIT (SELECT 1)
+            ) AS line
+            LIMIT 1
         ) AS first
     ) END AS due,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
-    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+    -- [first
+    -- Not what the snapshot calls the next one: there may be others from there on that have begun.
+    pg_current_xact_id()::text::bigint AS own
+    -- first]
+    -- [again
+    NULL::bigint AS own
+    -- again]

@@ -1,18 +1,24 @@
 -- Move up to $2 jobs of each of the entrypoints $1 that have become due to where they are claimed;
--- how many it was.
+-- how many it was. See claim.sql for `fan` and
+-- for the second limit.
 WITH
 due AS (
     SELECT job.place
     FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
     CROSS JOIN LATERAL (
-        SELECT deferred.ctid AS place
-        FROM {deferred_table} AS deferred
-        CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-        WHERE deferred.entrypoint >= wanted.entrypoint AND deferred.entrypoint <= wanted.entrypoint
-            AND deferred.execute_after <= now()
-        ORDER BY deferred.entrypoint, deferred.execute_after
-        LIMIT (SELECT $2::bigint)
-        FOR UPDATE OF deferred SKIP LOCKED
+        SELECT place
+        FROM (
+            SELECT deferred.ctid AS place
+            FROM {deferred_table} AS deferred
+            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
+            WHERE deferred.entrypoint >= wanted.entrypoint
+                AND deferred.entrypoint <= wanted.entrypoint
+                AND deferred.execute_after <= now()
+            ORDER BY deferred.entrypoint, deferred.execute_after
+            LIMIT (SELECT $2::bigint)
+            FOR UPDATE OF deferred SKIP LOCKED
+        ) AS line
+        LIMIT 5000
     ) AS job
 ),
 moved AS (

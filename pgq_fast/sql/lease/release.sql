@@ -7,9 +7,13 @@ mine AS MATERIALIZED (
     WHERE worker = $1::uuid
     FOR UPDATE
 ),
+wanted AS (
+    SELECT job.key FROM mine CROSS JOIN LATERAL unnest(mine.dedupe_keys) AS job (key)
+),
+-- include lease/parts/keyed jobs=wanted
 job AS MATERIALIZED (
     SELECT mine.id AS lease, mine.entrypoint, job.place, job.id,
-        coalesce(dedupe.priority, job.priority) AS priority, job.attempts, job.created,
+        coalesce(keyed.priority, job.priority) AS priority, job.attempts, job.created,
         job.execute_after, job.dedupe_key, job.payload, job.headers
     FROM mine
     CROSS JOIN LATERAL unnest(
@@ -18,8 +22,7 @@ job AS MATERIALIZED (
     ) WITH ORDINALITY AS job (
         id, priority, attempts, created, execute_after, dedupe_key, payload, headers, place
     )
-    LEFT JOIN {dedupe_table} AS dedupe
-        ON dedupe.key = job.dedupe_key AND dedupe.job_id = job.id
+    LEFT JOIN keyed ON keyed.key = job.dedupe_key AND keyed.job_id = job.id
     WHERE get_bit(mine.done, job.place::integer - 1) = 0
         AND NOT job.id = ANY((SELECT $2::text::bigint[])::bigint[])
 ),

@@ -13,9 +13,13 @@ stale AS (
     RETURNING id, entrypoint, worker, picked_at, done, ids, priorities, attempts, created,
         execute_after, dedupe_keys, payloads, headers
 ),
+wanted AS (
+    SELECT job.key FROM stale CROSS JOIN LATERAL unnest(stale.dedupe_keys) AS job (key)
+),
+-- include lease/parts/keyed jobs=wanted
 job AS MATERIALIZED (
     SELECT stale.id AS lease, stale.entrypoint, job.place, job.id,
-        coalesce(dedupe.priority, job.priority) AS priority, job.attempts, job.created,
+        coalesce(keyed.priority, job.priority) AS priority, job.attempts, job.created,
         job.execute_after, job.dedupe_key, job.payload, job.headers
     FROM stale
     CROSS JOIN LATERAL unnest(
@@ -24,8 +28,7 @@ job AS MATERIALIZED (
     ) WITH ORDINALITY AS job (
         id, priority, attempts, created, execute_after, dedupe_key, payload, headers, place
     )
-    LEFT JOIN {dedupe_table} AS dedupe
-        ON dedupe.key = job.dedupe_key AND dedupe.job_id = job.id
+    LEFT JOIN keyed ON keyed.key = job.dedupe_key AND keyed.job_id = job.id
     WHERE get_bit(stale.done, job.place::integer - 1) = 0
 ),
 again AS (

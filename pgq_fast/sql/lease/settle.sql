@@ -18,10 +18,17 @@ mine AS MATERIALIZED (
     WHERE id = ANY($1::text::bigint[]) AND worker IS NOT DISTINCT FROM $3::uuid
     FOR UPDATE
 ),
--- What is not done yet. The priority in dedupe is the latest.
+wanted AS (
+    SELECT job.key
+    FROM mine
+    CROSS JOIN LATERAL unnest(mine.dedupe_keys) WITH ORDINALITY AS job (key, place)
+    JOIN wish ON wish.lease = mine.id AND wish.place = job.place
+),
+-- include lease/parts/keyed jobs=wanted
+-- What is not done yet.
 job AS MATERIALIZED (
     SELECT mine.id AS lease, mine.entrypoint, mine.worker, mine.picked_at, job.place, job.id,
-        coalesce(dedupe.priority, job.priority) AS priority, job.attempts, job.created,
+        coalesce(keyed.priority, job.priority) AS priority, job.attempts, job.created,
         job.execute_after, job.dedupe_key, wish.status, wish.traceback, wish.delay
         -- [payloads
         , job.payload, job.headers
@@ -41,8 +48,7 @@ job AS MATERIALIZED (
         , place
     )
     JOIN wish ON wish.lease = mine.id AND wish.place = job.place
-    LEFT JOIN {dedupe_table} AS dedupe
-        ON dedupe.key = job.dedupe_key AND dedupe.job_id = job.id
+    LEFT JOIN keyed ON keyed.key = job.dedupe_key AND keyed.job_id = job.id
     WHERE get_bit(mine.done, job.place::integer - 1) = 0
 ),
 after AS MATERIALIZED (

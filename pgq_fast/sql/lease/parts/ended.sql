@@ -20,14 +20,17 @@ fresh AS (
 ),
 -- include lease/parts/logged default=<default> exceptions=<exceptions>
 -- Only the keys of jobs that end here: one that went back to the queue before keeps its own.
+key_of AS MATERIALIZED (
+    SELECT job.id, job.key
+    FROM ended
+    CROSS JOIN LATERAL unnest(ended.ids, ended.dedupe_keys) WITH ORDINALITY
+        AS job (id, key, place)
+    WHERE ended.dedupe_keys IS NOT NULL AND get_bit(ended.done, job.place::integer - 1) = 0
+),
+-- include lease/parts/keyed jobs=key_of
 freed AS (
     DELETE FROM {dedupe_table} AS dedupe
-    USING (
-        SELECT job.id, job.key
-        FROM ended
-        CROSS JOIN LATERAL unnest(ended.ids, ended.dedupe_keys) WITH ORDINALITY
-            AS job (id, key, place)
-        WHERE ended.dedupe_keys IS NOT NULL AND get_bit(ended.done, job.place::integer - 1) = 0
-    ) AS job
-    WHERE dedupe.key = job.key AND dedupe.job_id = job.id
+    USING key_of
+    WHERE dedupe.key = key_of.key AND dedupe.job_id = key_of.id
+        AND (SELECT count(*) FROM keyed) >= 0
 ),

@@ -1,0 +1,2 @@
+-- The id that was given out last.
+SELECT last_value FROM {ids_sequence}

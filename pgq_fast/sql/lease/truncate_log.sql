@@ -1,0 +1,1 @@
+TRUNCATE {log_entries_table}, {log_batches_table}

@@ -26,6 +26,9 @@ from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
 
 UNIQUE_VIOLATION: Final = "23505"
+CLAIMS_WAIT: Final = "PGQ05"
+"""What a claim fails with while a migration waits for running jobs; see sql/migrate."""
+
 DEADLOCK_DETECTED: Final = "40P01"
 
 FRONT: Final = (-(2**31), -(2**63))
@@ -209,6 +212,11 @@ class LeaseLayout:
         try:
             rows = await self._rows(self._statement("claim", *flags), *args)
         except Exception as error:
+            if sqlstate_of(error) == CLAIMS_WAIT:
+                # Until the queue has moved to the other layout, or stays. Nothing was done.
+                if ended:
+                    await self.finish(ending, owner)
+                return Claim([])
             if self._lost_seat(error):
                 return Claim([])
             raise

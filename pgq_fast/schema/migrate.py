@@ -47,6 +47,9 @@ __all__ = ["MigrationProgress", "MigrationReport", "Phase", "migrate"]
 LIFE: Final = timedelta(seconds=30)
 """After this time without a statement a migration counts as dead. Batches take less than a second."""
 
+TURN: Final = LIFE + timedelta(seconds=10)
+"""For how long another migration is waited for at least: one that was killed counts as dead then."""
+
 GATE: Final = timedelta(seconds=10)
 """After this time without a statement workers claim jobs again."""
 
@@ -54,7 +57,7 @@ SHORTEST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
 """Seconds between two looks at what is waited for."""
 
-CHASES: Final = 1000
+CHASES: Final = 100
 """Batches of changes that are followed in a row, before the gate is closed all the same."""
 
 # Raised by the statements in sql/migrate.
@@ -62,6 +65,7 @@ _UNDER_WAY: Final = "PGQ01"
 _LAPSED: Final = "PGQ02"
 _RUNNING: Final = "PGQ03"
 _EMPTIED: Final = "PGQ04"
+_UNDEFINED_TABLE: Final = "42P01"
 # A lock was not to be had in time; or two waited for each other.
 _BUSY: Final = frozenset({"55P03", "40P01"})
 
@@ -202,10 +206,12 @@ class _Migration:
         yield from self._take()
         try:
             report = yield from self._all(to)
-        except (GeneratorExit, MigrationLapsedError):
-            # Nobody goes on with this; or what there is may be another migration's.
+        except GeneratorExit:
             raise
-        except BaseException:
+        except BaseException as error:
+            if (yield from self._lapsed()):
+                # What there is may be another migration's.
+                raise MigrationLapsedError from error
             # The failure matters more. Without this, everything comes to rest a little later.
             with contextlib.suppress(Exception):
                 yield from self._give_up()
@@ -254,10 +260,20 @@ class _Migration:
             else:
                 return
             now = yield from self._clock()
-            # Time enough for one that was killed to count as dead.
-            if now - began > max(self.patience, LIFE + GATE):
+            if now - began > max(self.patience, TURN):
                 raise MigrationUnderWayError
             yield Pause(pause)
+
+    def _lapsed(self) -> Steps[bool]:
+        """Whether this is not the migration that is under way any more; as far as can be seen."""
+        try:
+            yield from self._beat()
+        except MigrationLapsedError:
+            return True
+        except Exception as error:
+            # Another one has ended.
+            return sqlstate_of(error) == _UNDEFINED_TABLE
+        return False
 
     def _release(self) -> Steps[None]:
         """This migration is over. A failure does no harm: it lapses by itself."""

@@ -133,10 +133,11 @@ class Route(ABC):
     def _renamed_log(self, names: tuple[str, str], indexes: Iterable[tuple[str, str]]) -> list[str]:
         """The log's single entries are the same table in both layouts, under two names."""
         old, new = names
+        table = _own(new, self.lease)
         return [
             *_renamed(self.lease, old, new),
             *(
-                f"ALTER INDEX {beside(self.lease, new, before)} RENAME TO {after};"
+                f"ALTER INDEX {beside(self.lease, table, before)} RENAME TO {after};"
                 for before, after in indexes
             ),
         ]

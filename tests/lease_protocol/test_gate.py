@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.layouts("lease"), pytest.mark.pg_matrix]
 
 INSERT = "INSERT INTO pgqueuer_ready (entrypoint, priority) VALUES ('e', 0)"
 
+
 async def heard(
     listener: asyncpg.Connection, act: Callable[[], Awaitable[Any]]
 ) -> list[tuple[str, str]]:

@@ -109,7 +109,9 @@ async def fill(queries: Queries) -> None:
     await queries.enqueue("keyed", b"k", 3, dedupe_key="one", headers={"a": "b"})
     await queries.enqueue(RAISED, b"k", 3, dedupe_key="two")
     await queries.enqueue(RAISED, b"k", 7, dedupe_key="two", on_conflict="update_priority")
-    await queries.enqueue(["late"] * 3, [b"l"] * 3, [2, 1, 0], [timedelta(hours=h) for h in (1, 9, 1)])
+    await queries.enqueue(
+        ["late"] * 3, [b"l"] * 3, [2, 1, 0], [timedelta(hours=h) for h in (1, 9, 1)]
+    )
     await queries.enqueue("late", None, 0, timedelta(days=2), "late key", {"c": "d"})
     # Successes in batches, some of them with different priorities.
     await queries.enqueue(["done"] * 9, [b"d"] * 9, [0] * 5 + [1, 2, 3, 3])
@@ -118,8 +120,12 @@ async def fill(queries: Queries) -> None:
             [(job, "successful", None) for job in await pick(queries, "done", count)]
         )
     await queries.enqueue(["bad"] * 3, [b"b"] * 3, [1, 1, 1])
-    for job, status in zip(await pick(queries, "bad", 3), ("exception", "canceled", "deleted"), strict=True):
-        await queries.log_jobs([(job, status, record(job, "bad") if status == "exception" else None)])
+    for job, status in zip(
+        await pick(queries, "bad", 3), ("exception", "canceled", "deleted"), strict=True
+    ):
+        await queries.log_jobs(
+            [(job, status, record(job, "bad") if status == "exception" else None)]
+        )
     await queries.enqueue(["again"] * 2, [b"r"] * 2, [4, 4])
     at_once, later = await pick(queries, "again", 2)
     await queries.retry_job(at_once, timedelta(0), record(at_once, "at once"))

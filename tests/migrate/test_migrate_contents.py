@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
 import pytest
 
-from migrate.helpers import OTHER, contents, left_overs, on
+from migrate.helpers import OTHER, contents, left_overs
 from pgq_fast.settings import Layout
 from support.drivers import KINDS, MakeDriver
 from support.layouts import queries_of
@@ -41,9 +38,7 @@ async def test_there_and_back(
         layout = target
 
 
-async def test_works_afterwards(
-    source: Layout, filled_dsn: str, make_driver: MakeDriver
-) -> None:
+async def test_works_afterwards(source: Layout, filled_dsn: str, make_driver: MakeDriver) -> None:
     driver = await make_driver("asyncpg", filled_dsn)
     await queries_of(driver, source).migrate(OTHER[source].value)
     queries = queries_of(driver, OTHER[source])

@@ -40,9 +40,7 @@ def run_until(driver: SyncPsycopgDriver, migration: Any, end: int) -> bool:
 
 
 @pytest.mark.parametrize("then", ["on", "back"])
-def test_killed_at_any_step(
-    then: str, source: Layout, filled: Filled
-) -> None:
+def test_killed_at_any_step(then: str, source: Layout, filled: Filled) -> None:
     target = OTHER[source]
     end = 0
     completed = False
@@ -112,7 +110,9 @@ def test_failure_of_any_step_leaves_the_queue_where_it_was(source: Layout, fille
                 now = run_sync(driver, installed_layout(on(source)))
                 if now is source:
                     assert contents(dsn) == before
-                    assert [each for each in left_overs(dsn) if not each.endswith("_migration")] == []
+                    assert [
+                        each for each in left_overs(dsn) if not each.endswith("_migration")
+                    ] == []
                 let_lapse(dsn)
                 run_sync(driver, steps(on(source), target, batch_size=BATCH))
             assert contents(dsn) == before
@@ -121,4 +121,3 @@ def test_failure_of_any_step_leaves_the_queue_where_it_was(source: Layout, fille
             assert run_sync(driver, manage.verify(on(target))) == []
         place += 1
     assert place > 20
-

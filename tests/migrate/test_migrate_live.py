@@ -39,7 +39,9 @@ class Crowd:
             self.taken_part.add(act.__name__)
 
     async def enqueue(self) -> object:
-        return await self.queries.enqueue("plain", self.random.randbytes(9), self.random.randint(-2, 2))
+        return await self.queries.enqueue(
+            "plain", self.random.randbytes(9), self.random.randint(-2, 2)
+        )
 
     async def enqueue_many(self) -> object:
         return await self.queries.enqueue(["plain"] * 4, [b"m"] * 4, [0, 1, 2, 3])
@@ -143,9 +145,7 @@ async def test_whatever_happens_until_the_switch_is_kept(
         seen.append(contents(filled_dsn))
 
     driver = await make_driver("asyncpg", filled_dsn)
-    report = await drive(
-        driver, steps(on(source), OTHER[source], batch_size=batch_size), look_in
-    )
+    report = await drive(driver, steps(on(source), OTHER[source], batch_size=batch_size), look_in)
     assert report.target is OTHER[source]
     assert contents(filled_dsn) == seen[-1]
     assert left_overs(filled_dsn) == []

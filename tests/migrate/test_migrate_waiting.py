@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -28,9 +27,10 @@ from pgq_fast.errors import (
     MigrationLapsedError,
     MigrationUnderWayError,
 )
+from pgq_fast.qm import QueueManager
 from pgq_fast.schema import migrate as migration_module
 from pgq_fast.settings import Layout
-from support.drivers import MakeDriver
+from support.drivers import KINDS, MakeDriver
 from support.layouts import queries_of
 from support.pg_programs import schema_dump
 
@@ -321,3 +321,53 @@ async def test_progress(source: Layout, filled_dsn: str, make_driver: MakeDriver
     copied = [each.done for each in seen if each.phase == "copy"]
     assert copied[-1] == report.jobs
     assert len(copied) >= report.jobs / 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_idle_worker_says_why_it_ends(
+    kind: str, source: Layout, filled_dsn: str, make_driver: MakeDriver
+) -> None:
+    manager = QueueManager(queries_of(await make_driver(kind, filled_dsn), source))
+
+    @manager.entrypoint("nothing to do")
+    async def handle(job: Any) -> None:
+        pass
+
+    task = asyncio.create_task(manager.run(dequeue_timeout=timedelta(seconds=0.1)))
+    queries = queries_of(await make_driver("asyncpg", filled_dsn), source)
+    await queries.migrate(OTHER[source])
+    with pytest.raises(LayoutMismatchError, match=OTHER[source].value):
+        async with asyncio.timeout(30):
+            await task
+
+
+async def test_working_worker_ends_its_jobs_before_the_switch(
+    source: Layout, filled_dsn: str, make_driver: MakeDriver
+) -> None:
+    manager = QueueManager(queries_of(await make_driver("asyncpg", filled_dsn), source))
+    started, go_on = asyncio.Event(), asyncio.Event()
+    ran: list[int] = []
+
+    @manager.entrypoint("plain")
+    async def handle(job: Any) -> None:
+        started.set()
+        await go_on.wait()
+        ran.append(job.id)
+
+    def progress(each: Any) -> None:
+        if each.phase == "drain":
+            go_on.set()
+
+    task = asyncio.create_task(manager.run(dequeue_timeout=timedelta(seconds=0.1), batch_size=2))
+    async with asyncio.timeout(30):
+        await started.wait()
+    queries = queries_of(await make_driver("asyncpg", filled_dsn), source)
+    report = await queries.migrate(OTHER[source], on_progress=progress)
+    assert report.requeued == 0
+    with pytest.raises(LayoutMismatchError):
+        async with asyncio.timeout(30):
+            await task
+    moved = queries_of(await make_driver("asyncpg", filled_dsn), OTHER[source])
+    assert dict(await moved.job_status(ran)) == dict.fromkeys(ran, "successful")
+    rest = [job.id for job in await pick(moved, "plain", 9)]
+    assert len(ran) + len(rest) == len({*ran, *rest}) == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 __all__ = [
@@ -137,6 +139,74 @@ class LayoutMismatchError(PgqException, RuntimeError):
         super().__init__(message)
         self.installed = installed
         self.wanted = wanted
+
+
+class MigrationError(PgqException, RuntimeError):
+    """A queue could not be moved to the other layout. It is as usable as it was before."""
+
+
+class MigrationRefusedError(MigrationError):
+    """What is in the database cannot be moved as it is; nothing was changed.
+
+    Args:
+        obstacles: What is in the way.
+    """
+
+    def __init__(self, obstacles: Sequence[str]) -> None:
+        super().__init__(f"the queue cannot be migrated as it is: {'; '.join(obstacles)}")
+        self.obstacles = tuple(obstacles)
+
+
+class MigrationUnderWayError(MigrationError):
+    """Another migration of the queue has not ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another migration of this queue is under way: wait for its end. One whose process was "
+            "killed counts as ended after half a minute"
+        )
+
+
+class MigrationBlockedError(MigrationError):
+    """Workers did not end their jobs in time, or others did not give the tables free.
+
+    Until here everything was taken back: call it again when those are done.
+
+    Args:
+        workers: Number of jobs that each worker still held.
+        sessions: Process ids of the server's sessions that held locks.
+    """
+
+    def __init__(
+        self, workers: Mapping[uuid.UUID | None, int], sessions: Sequence[int] = ()
+    ) -> None:
+        if workers:
+            shown = ", ".join(f"{worker} ({jobs})" for worker, jobs in list(workers.items())[:10])
+            message = (
+                f"workers still hold {sum(workers.values())} jobs, by their queue_manager_id: "
+                f"{shown}. The queue is as before. Stop them or wait until these jobs end, and "
+                "migrate again with more patience; or with requeue_picked=True, which runs these "
+                "jobs once more"
+            )
+        else:
+            shown = ", ".join(map(str, sessions)) or "which have ended since"
+            message = (
+                f"the tables of the queue were locked by other sessions (pid {shown}). The queue is "
+                "as before. End their transactions, and migrate again"
+            )
+        super().__init__(message)
+        self.workers = dict(workers)
+        self.sessions = tuple(sessions)
+
+
+class MigrationLapsedError(MigrationError):
+    """The migration was held up for so long that it counts as dead; another one may have begun."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the migration was held up for longer than half a minute, or the server was restarted: "
+            "migrate again, with a smaller batch_size if it was a batch that took so long"
+        )
 
 
 class InvalidJobError(PgqException, ValueError):

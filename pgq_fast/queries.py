@@ -22,10 +22,10 @@ from pgq_fast.builders import (
     QueryQueueBuilder,
     QuerySchedulerBuilder,
 )
-from pgq_fast.drivers.base import Driver, Int8Array, SyncDriver, rows_of
+from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows_of
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
-from pgq_fast.errors import DuplicateJobError
+from pgq_fast.errors import DuplicateJobError, OpenTransactionError
 from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.layouts.compat_jobs import CompatJobs
@@ -37,6 +37,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, check_pruning
 from pgq_fast.schema import layout as layouts
 from pgq_fast.schema import manage
+from pgq_fast.schema.migrate import MigrationProgress, MigrationReport, migrate
 from pgq_fast.schema.planning import Plan
 from pgq_fast.schema.statements import run_async, run_sync
 from pgq_fast.settings import DBSettings, Layout
@@ -287,6 +288,66 @@ class Queries:
             expect: Whether there should be an installation.
         """
         return await run_async(self.driver, manage.verify(self.qbe.settings, expect))
+
+    async def migrate(
+        self,
+        to: Layout | Literal["compat", "lease"],
+        *,
+        batch_size: int = 10_000,
+        patience: timedelta = timedelta(minutes=1),
+        heartbeat_timeout: timedelta = timedelta(seconds=30),
+        requeue_picked: bool = False,
+        on_progress: Callable[[MigrationProgress], None] | None = None,
+    ) -> MigrationReport:
+        """Move the queue to other tables, with all jobs, the log and the statistics, while it is in use.
+
+        Workers, producers and everybody else go on with the old layout until the switch at the end.
+        Just before it no more jobs are claimed, and those that run are waited for. Behind it, who still
+        has the old layout in the settings fails with ``LayoutMismatchError`` or an error of the
+        server's: stop them, and start them again with the new one.
+
+        If it fails, the queue stays where it was; jobs are claimed again at once, or soon after the
+        process was killed. Call it again then. With the present layout it only removes what is left of
+        a migration that was killed, or finishes what one had to do behind its switch.
+
+        Several migrations of a queue take turns. Changes of the schema need a moment in which nobody
+        has the tables locked, so an open transaction of a producer delays them, and a ``pg_dump`` too.
+
+        Args:
+            to: The layout to have. The settings of this object do not change.
+            batch_size: Jobs that one statement copies.
+            patience: How long at most no jobs are claimed while running ones come to an end, or locks
+                are waited for.
+            heartbeat_timeout: Silence after which a worker counts as dead; its jobs run again.
+            requeue_picked: Whether after *patience* jobs are taken from the workers that still run
+                them, which makes them run again, instead of giving up.
+            on_progress: Called after each batch.
+
+        Returns:
+            What was done; nothing but clean-up where the queue had the layout already.
+
+        Raises:
+            MigrationBlockedError: Jobs did not end in time, or the tables were locked by others.
+            MigrationRefusedError: There is no installation, it is not up to date, or something was
+                added to its tables that would be lost.
+            MigrationUnderWayError: Another migration did not end in time.
+            MigrationLapsedError: This one was held up for too long.
+            OpenTransactionError: The connection has a transaction open.
+        """
+        if isinstance(self.driver, RowDriver) and self.driver.in_transaction():
+            raise OpenTransactionError("A migration")
+        return await run_async(
+            self.driver,
+            migrate(
+                self.qbe.settings,
+                Layout(to),
+                batch_size=batch_size,
+                patience=patience,
+                heartbeat_timeout=heartbeat_timeout,
+                requeue_picked=requeue_picked,
+                on_progress=on_progress,
+            ),
+        )
 
     async def alter_durability(self) -> None:
         """Give the installed tables the durability of the settings. Rewrites what changes."""

@@ -193,6 +193,32 @@ class LeaseNames:
     end_trigger: str
 
 
+@dataclasses.dataclass(frozen=True)
+class MigrationNames:
+    """What exists only while a queue moves from one layout to the other, spelled as SQL does."""
+
+    migration_table: str
+    changes_table: str
+    staged_table: str
+    """What is to be the queue table of the compat layout while it is being filled; the others are
+    the same of the lease layout."""
+    staged_ready_table: str
+    staged_deferred_table: str
+    staged_held_table: str
+    staged_dedupe_table: str
+    moved_table: str
+    """What was the queue table of the compat layout, until the queue has settled in the other one; the
+    others are what is left of the lease layout then."""
+    moved_ready_table: str
+    moved_deferred_table: str
+    moved_held_table: str
+    moved_batches_table: str
+    capture_function: str
+    gate_function: str
+    ready_copy_index: str
+    deferred_copy_index: str
+
+
 def _aliases(field: str) -> AliasChoices:
     """Environment spellings of *field*: ``PGQUEUER_X``, then the older bare ``X``."""
     return AliasChoices(f"pgqueuer_{field}", field)
@@ -326,6 +352,31 @@ class DBSettings(BaseSettings):
             statistics_bucket_index=f"{bare(names.statistics_table)}_unique_count",
             work_trigger=f"{bare(self.trigger)}_work",
             end_trigger=f"{bare(self.trigger)}_end",
+        )
+
+    @functools.cached_property
+    def migration_names(self) -> MigrationNames:
+        """The names of what a migration between the layouts needs, made from the others."""
+        names = self.qualified
+        queue, log = names.queue_table, names.queue_table_log
+        bare = queue.rpartition(".")[2]
+        return MigrationNames(
+            migration_table=f"{queue}_migration",
+            changes_table=f"{queue}_changes",
+            staged_table=f"{queue}_staged",
+            staged_ready_table=f"{queue}_staged_ready",
+            staged_deferred_table=f"{queue}_staged_deferred",
+            staged_held_table=f"{queue}_staged_held",
+            staged_dedupe_table=f"{queue}_staged_dedupe",
+            moved_table=f"{queue}_moved",
+            moved_ready_table=f"{queue}_moved_ready",
+            moved_deferred_table=f"{queue}_moved_deferred",
+            moved_held_table=f"{queue}_moved_held",
+            moved_batches_table=f"{log}_moved_batches",
+            capture_function=f"{names.function}_capture",
+            gate_function=f"{names.function}_gate",
+            ready_copy_index=f"{bare}_ready_copy_idx",
+            deferred_copy_index=f"{bare}_deferred_copy_idx",
         )
 
     @functools.cached_property

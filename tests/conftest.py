@@ -32,9 +32,9 @@ for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDS
 HERE = Path(__file__).parent
 
 # Folders whose tests reach no kernel: running them for both implementations tells nothing new.
-IMPL_AGNOSTIC = {"scheduler", "schema"}
+IMPL_AGNOSTIC = {"migrate", "scheduler", "schema"}
 # Folders whose subject differs from one PostgreSQL to the next.
-PG_MATRIX = {"schema"}
+PG_MATRIX = {"migrate", "schema"}
 
 
 def pytest_configure() -> None:

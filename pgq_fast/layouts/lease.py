@@ -29,6 +29,9 @@ from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
 
 UNIQUE_VIOLATION: Final = "23505"
+CLAIMS_WAIT: Final = "PGQ05"
+"""What a claim fails with while a migration waits for running jobs; see sql/migrate."""
+
 DEADLOCK_DETECTED: Final = "40P01"
 
 FRONT: Final = (-(2**31), -(2**63))
@@ -216,7 +219,7 @@ class LeaseLayout:
         rows: Sequence[Row] | None = ()
         for pause in (*TURN_PAUSES, 0.0):
             takes_turns = batch_size >= TURNS_FROM and pause > 0
-            rows = await self._send_claim(args, ended, takes_turns, budget is not None)
+            rows = await self._send_claim(args, owner, ended, takes_turns, budget is not None)
             if rows is None:
                 break
             for lease in ended:
@@ -229,9 +232,14 @@ class LeaseLayout:
         return Claim([]) if rows is None else self._read(rows, owner)
 
     async def _send_claim(
-        self, args: Sequence[object], ended: Sequence[Lease], takes_turns: bool, has_budget: bool
+        self,
+        args: Sequence[object],
+        owner: QueueManagerId,
+        ended: Sequence[Lease],
+        takes_turns: bool,
+        has_budget: bool,
     ) -> Sequence[Row] | None:
-        """The rows of a claim; None where another worker was quicker."""
+        """The rows of a claim; None where another worker was quicker, or nobody may claim."""
         flags = ["budget" if has_budget else "fixed", "turns" if takes_turns else "at_once"]
         if self._seats is not None:
             flags += ("limited", "several")
@@ -247,6 +255,10 @@ class LeaseLayout:
         try:
             return await self._rows(self._statement("claim", *flags), *args)
         except Exception as error:
+            if sqlstate_of(error) == CLAIMS_WAIT:
+                # Until the queue has moved to the other layout, or stays. Nothing was done.
+                await self._finish_whole(ended, owner)
+                return None
             if self._lost_seat(error):
                 return None
             raise
@@ -359,18 +371,7 @@ class LeaseLayout:
         """End jobs of *owner* that were successful: a statement for leases, one for parts."""
         returns = self._leases.returns
         whole, some = self._leases.split(ids)
-        flags = [self._log_flag]
-        if self._relaxes(acknowledges=True):
-            flags.append("relaxed")
-        if whole:
-            await self._driver.execute(
-                self._statement("finish", *flags),
-                codec.encode_ids([lease.id for lease in whole]),
-                owner,
-                *self._log_modes,
-            )
-            for lease in whole:
-                self._leases.end(lease)
+        await self._finish_whole(whole, owner)
         if some:
             bitmaps = []
             for lease, places in some.items():
@@ -379,7 +380,7 @@ class LeaseLayout:
                     bits[index] = 0x31
                 bitmaps.append(bits.decode())
             await self._driver.execute(
-                self._statement("finish_some", *flags),
+                self._statement("finish_some", *self._ending_flags()),
                 codec.encode_ids([lease.id for lease in some]),
                 bitmaps,
                 owner,
@@ -390,6 +391,24 @@ class LeaseLayout:
         if self._leases.returns != returns:
             # Some may have been in a new lease by then.
             await self.finish(ids, owner)
+
+    async def _finish_whole(self, leases: Sequence[Lease], owner: QueueManagerId) -> None:
+        if leases:
+            await self._driver.execute(
+                self._statement("finish", *self._ending_flags()),
+                codec.encode_ids([lease.id for lease in leases]),
+                owner,
+                *self._log_modes,
+            )
+            for lease in leases:
+                self._leases.end(lease)
+
+    def _ending_flags(self) -> list[str]:
+        """The variant of a statement that ends jobs, and no more."""
+        flags = [self._log_flag]
+        if self._relaxes(acknowledges=True):
+            flags.append("relaxed")
+        return flags
 
     async def acknowledge(self, outcomes: Sequence[Outcome], owner: QueueManagerId) -> None:
         """End jobs of *owner* in any way, in one statement."""
@@ -420,9 +439,7 @@ class LeaseLayout:
         ]
         if not found:
             return
-        flags = [self._log_flag]
-        if self._relaxes(acknowledges=True):
-            flags.append("relaxed")
+        flags = self._ending_flags()
         if any(status in ("queued", "failed") for _, status, _, _ in found):
             flags.append("payloads")
         await self._driver.execute(

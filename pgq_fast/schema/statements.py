@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Generator
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -20,6 +22,7 @@ from pgq_fast.errors import SessionStateError
 __all__ = [
     "BEGIN",
     "COMMIT",
+    "Pause",
     "Rows",
     "Statement",
     "Steps",
@@ -48,7 +51,14 @@ class Statement:
     returns_rows: bool = False
 
 
-Steps: TypeAlias = Generator[Statement, Rows, T]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pause:
+    """A time in which nothing is done, and the connection is free."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator[Statement | Pause, Rows, T]
 """A database operation: yields statements, is sent their rows, returns its result."""
 
 
@@ -89,6 +99,8 @@ async def run_async(driver: Driver, steps: Steps[T]) -> T:
                     elif statement is COMMIT:
                         target = driver
                         await block.aclose()
+                    elif isinstance(statement, Pause):
+                        await asyncio.sleep(statement.seconds)
                     else:
                         rows = await _send(target, statement)
                 except BaseException as error:
@@ -125,6 +137,8 @@ def run_sync(driver: SyncDriver, steps: Steps[T]) -> T:
                     elif statement is COMMIT:
                         target = driver
                         block.close()
+                    elif isinstance(statement, Pause):
+                        time.sleep(statement.seconds)
                     else:
                         rows = _send_sync(target, statement)
                 except BaseException as error:

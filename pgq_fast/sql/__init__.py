@@ -65,6 +65,7 @@ def _render(name: str, settings: DBSettings, flags: tuple[str, ...]) -> str:
         {
             **vars(settings.qualified),
             **vars(settings.lease_names),
+            **vars(settings.migration_names),
             "channel": settings.channel,
             "schema_expr": settings.schema_expr,
             "jobs_unlogged": persistence.queue_table,

@@ -28,6 +28,8 @@ from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.layouts.base import Claim
 from pgq_fast.logconfig import logger
+from pgq_fast.schema.layout import mismatch_behind
+from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
 from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgq_fast.worker import upkeep
@@ -127,6 +129,9 @@ class Worker:
         ]
         try:
             await self._claim_and_start()
+        except Exception as error:
+            await self._raise_layout_mismatch(error)
+            raise
         finally:
             await self._protect(self._close())
             for task in (stop, *background):
@@ -138,6 +143,16 @@ class Worker:
                     driver.remove_listener(manager.channel, self.heard), "stop listening"
                 )
         self._raise_listener_failure(background)
+
+    async def _raise_layout_mismatch(self, error: Exception) -> None:
+        """Raise ``LayoutMismatchError`` if the queue has moved, and that is what *error* means."""
+        queries = self.manager.queries
+        # Other repositories have no layouts.
+        settings = getattr(getattr(queries, "qbq", None), "settings", None)
+        if isinstance(settings, DBSettings):
+            mismatch = await mismatch_behind(error, queries.driver, settings)
+            if mismatch is not None:
+                raise mismatch from error
 
     def _background(self) -> dict[str, Coroutine[Any, Any, None]]:
         manager = self.manager

@@ -1,0 +1,17 @@
+-- Keep the gate shut for $2; how many jobs workers hold, and how many of these by workers that have been
+-- silent for $3.
+WITH
+turn AS MATERIALIZED (
+    UPDATE {migration_table}
+    SET alive_until = clock_timestamp() + life, gate_until = clock_timestamp() + $2::interval
+    WHERE token = $1::uuid AND alive_until > clock_timestamp()
+    RETURNING token
+),
+held AS (
+    SELECT cardinality(ids) - bit_count(done) AS jobs, heartbeat < now() - $3::interval AS silent
+    FROM {lease_table}
+)
+SELECT EXISTS (SELECT FROM turn) AS mine, clock_timestamp() AS at,
+    coalesce(sum(jobs), 0)::bigint AS held,
+    coalesce(sum(jobs) FILTER (WHERE silent), 0)::bigint AS silent
+FROM held

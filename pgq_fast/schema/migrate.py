@@ -60,6 +60,9 @@ LONGEST_PAUSE: Final = 0.5
 CHASES: Final = 100
 """Batches of changes that are followed in a row, before the gate is closed all the same."""
 
+GATED_CHASES: Final = 10
+"""The same behind the gate, which does not open in so short a time."""
+
 # Raised by the statements in sql/migrate.
 _UNDER_WAY: Final = "PGQ01"
 _LAPSED: Final = "PGQ02"
@@ -198,11 +201,13 @@ class _Migration:
         self.lease = _changed(self.settings, layout=Layout.lease)
         # Jobs that were copied, and changes that were followed: the tables are no larger than these.
         self.seen = 0
+        self.jobs = self.logged = 0
         self.requeued = 0
         self.standstill = timedelta(0)
 
     def run(self, to: Layout) -> Steps[MigrationReport]:
         """All of it, with this migration being the one that is under way."""
+        yield from self._count()
         yield from self._take()
         try:
             report = yield from self._all(to)
@@ -218,6 +223,11 @@ class _Migration:
             raise
         yield from self._release()
         return report
+
+    def _count(self) -> Steps[None]:
+        """See how much there is to do. Before anything begins, as this may take long."""
+        (row,) = yield query(self._route(self.settings.layout).sql("total"))
+        self.jobs, self.logged = int(row["jobs"]), int(row["logged"])
 
     def _all(self, to: Layout) -> Steps[MigrationReport]:
         # Again: another migration may have ended since.
@@ -237,7 +247,7 @@ class _Migration:
         while True:
             try:
                 yield from self._copy(route)
-                yield from self._follow(route)
+                yield from self._follow(route, CHASES)
                 yield from self._switch(route)
                 break
             except _EmptiedError:
@@ -440,8 +450,8 @@ class _Migration:
 
     def _expand_log(self, route: Route) -> Steps[None]:
         """Turn the batches that the log has now into entries, which say the same."""
-        (row,) = yield query(route.sql("total"))
-        total, last = int(row["logged"]), int(row["last"])
+        (row,) = yield query(route.sql("last_batch"))
+        last = int(row["id"])
         done, place = 0, 0
         while True:
             row = yield from self._fenced(
@@ -451,7 +461,7 @@ class _Migration:
                 return
             place = int(row["id"])
             done += int(row["jobs"])
-            self._tell("log", done, total)
+            self._tell("log", done, self.logged)
 
     def _expand_rest(self, route: Route) -> Steps[None]:
         """The same with those that came until the switch."""
@@ -466,10 +476,9 @@ class _Migration:
 
     def _copy(self, route: Route) -> Steps[None]:
         """Copy all jobs that no worker holds."""
-        (row,) = yield query(route.sql("total"))
-        total, done = int(row["jobs"]), 0
+        done = 0
         for walk in route.copies:
-            done = yield from self._walk(route, "copy", walk, "copy", done, total)
+            done = yield from self._walk(route, "copy", walk, "copy", done, self.jobs)
         self.seen += done
         yield Statement(route.analyze())
 
@@ -487,20 +496,21 @@ class _Migration:
             done += int(row["jobs"])
             self._tell(phase, done, total)
 
-    def _follow(self, route: Route) -> Steps[None]:
-        """Copy again what has changed, until there are only changes of this moment.
+    def _follow(self, route: Route, batches: int) -> Steps[bool]:
+        """Copy again what has changed, until there are only changes of this moment, or so many
+        *batches* of changes have been followed; whether it was the former.
 
         Raises:
             _EmptiedError: The queue was emptied.
         """
-        for _ in range(CHASES):
+        for _ in range(batches):
             forget = route.sized_sql(self.seen, "forget", "fenced")
             row = yield from self._fenced(forget, self.batch_size)
             if row["emptied"]:
                 raise _EmptiedError
             notes = row["notes"]
             if not notes:
-                return
+                return True
             self.seen += len(notes)
             yield from self._fenced(
                 route.sized_sql(self.seen, "copy", "fenced", "changed", "noted"),
@@ -508,7 +518,8 @@ class _Migration:
                 Int8Array(notes),
             )
             if len(notes) < self.batch_size:
-                return
+                return True
+        return False
 
     # -- Switch -------------------------------------------------------------------------------
 
@@ -522,13 +533,15 @@ class _Migration:
         closed = yield from self._beat()
         most = 0
         for pause in _pauses():
-            yield from self._follow(route)
+            caught_up = yield from self._follow(route, GATED_CHASES)
             row = yield from self._fenced(route.sql("drain"), GATE, self.heartbeat_timeout)
             held, running = int(row["held"]), int(row["held"]) - int(row["silent"])
             most = max(most, running)
             self._tell("drain", most - running, most)
             overdue = row["at"] - closed > self.patience
             forced = overdue and self.requeue_picked
+            if not caught_up and not overdue:
+                continue
             if not running or forced:
                 text = route.switch(self.heartbeat_timeout, patient=not forced)
                 switched = yield from self._try_to_switch(text, overdue)
@@ -579,13 +592,20 @@ class _Migration:
         Returns:
             How many jobs that were.
         """
-        (row,) = yield query(route.sql("moved"))
-        total, done = int(row["jobs"]), 0
+        done = 0
         if route.target is Layout.compat:
             yield from self._expand_rest(route)
         for walk in route.settles:
-            done = yield from self._walk(route, "settle", walk, "settle", done, total)
-        yield from self._alone(route.settled())
+            done = yield from self._walk(route, "settle", walk, "settle", done, self.jobs)
+        try:
+            yield from self._alone(route.settled())
+        except MigrationBlockedError as error:
+            # A pg_dump, for one. Nothing needs them any more.
+            logger.warning(
+                "Tables that the migration has put aside could not be dropped, which the next call of "
+                "migrate() will do: sessions %s have them locked",
+                error.sessions,
+            )
         return done
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:

@@ -126,6 +126,10 @@ class Route(ABC):
             patient: Whether the others must have ended their jobs.
         """
 
+    def _wake(self) -> str:
+        table = bare(self.compat.queue_table)
+        return statement("migrate/wake", self.compat).replace("<table>", table)
+
     def _lock(self, silence: timedelta, patient: bool) -> str:
         flags = ("patient",) if patient else ()
         return self.sql("lock", *flags).replace("<silence>", _interval(silence))
@@ -265,6 +269,7 @@ class ToLease(Route):
         texts += [ddl.create_function(function, self.lease) for function in wanted.functions]
         texts += [ddl.create_trigger(trigger, self.lease) for trigger in wanted.triggers]
         texts += [ddl.create_view(view, self.lease) for view in wanted.views]
+        texts.append(self._wake())
         return "\n".join(texts)
 
 
@@ -395,6 +400,7 @@ class ToCompat(Route):
                 ),
                 *(ddl.create_function(function, self.compat) for function in compat.functions),
                 *(ddl.create_trigger(trigger, self.compat) for trigger in compat.triggers),
+                self._wake(),
             ]
         )
 

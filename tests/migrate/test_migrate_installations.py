@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -290,3 +291,26 @@ async def test_sessions_with_one_snapshot_by_default(
     await drive(driver, steps(on(source), OTHER[source]), look_in)
     assert len(new) == 2
     assert set(new) <= {row[0] for row in contents(filled_dsn)["jobs"]}
+
+
+async def test_times_whatever_the_session_s_style(
+    source: Layout, filled_dsn: str, make_driver: MakeDriver
+) -> None:
+    driver = await make_driver("asyncpg", filled_dsn)
+    queries = queries_of(driver, source)
+    # The style that is the hardest to read: which IST is it?
+    for style in ("datestyle = 'SQL, DMY'", "timezone = 'Asia/Kolkata'"):
+        await driver.execute(f"SET {style}")
+    await queries.enqueue(
+        ["late"] * 20, [b""] * 20, [0] * 20, [timedelta(days=n) for n in range(20)]
+    )
+    table = "pgqueuer" if source is Layout.compat else "pgqueuer_deferred"
+    await driver.execute(
+        f"UPDATE {table} SET execute_after = 'infinity' WHERE id = (SELECT max(id) FROM {table})"
+    )
+    shown = "SELECT id, execute_after::text FROM pgqueuer ORDER BY id"
+    before = await driver.fetch(shown)
+    await queries.migrate(OTHER[source], batch_size=2)
+    assert await driver.fetch(shown) == before
+    await queries_of(driver, OTHER[source]).migrate(source, batch_size=2)
+    assert await driver.fetch(shown) == before

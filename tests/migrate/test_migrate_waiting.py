@@ -333,7 +333,7 @@ async def test_idle_worker_says_why_it_ends(
     async def handle(job: Any) -> None:
         pass
 
-    task = asyncio.create_task(manager.run(dequeue_timeout=timedelta(seconds=0.1)))
+    task = asyncio.create_task(manager.run())
     queries = queries_of(await make_driver("asyncpg", filled_dsn), source)
     await queries.migrate(OTHER[source])
     with pytest.raises(LayoutMismatchError, match=OTHER[source].value):

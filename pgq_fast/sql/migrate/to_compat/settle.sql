@@ -16,7 +16,7 @@ batch AS MATERIALIZED (
     FROM {moved_deferred_table} AS job
     -- Holds the order of the index, see compat/claim.sql.
     CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-    WHERE (entrypoint, execute_after, id) > ($3::text, $4::text::timestamptz, $5::bigint)
+    WHERE (entrypoint, execute_after, id) > ($3::text, $4::text::timestamp AT TIME ZONE 'UTC', $5::bigint)
         AND EXISTS (SELECT FROM turn)
     ORDER BY entrypoint, execute_after, id
     -- deferred]
@@ -56,7 +56,12 @@ FROM batch
 ORDER BY entrypoint DESC, ~priority DESC, id DESC
     -- ready]
     -- [deferred
-    entrypoint, execute_after::text AS place, id
+    entrypoint, id,
+    -- Whatever the session's DateStyle; there is no such spelling of infinity.
+    coalesce(
+        nullif(to_char(execute_after AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ''),
+        execute_after::text
+    ) AS place
 FROM batch
 ORDER BY entrypoint DESC, execute_after DESC, id DESC
     -- deferred]

@@ -1,5 +1,4 @@
 -- How many jobs there are to copy, and how many in the log.
 SELECT (SELECT count(*) FROM {ready_table}) + (SELECT count(*) FROM {deferred_table})
         + (SELECT count(*) FROM {held_table}) AS jobs,
-    (SELECT coalesce(sum(jobs), 0)::bigint FROM {log_batches_table}) AS logged,
-    (SELECT coalesce(max(id), 0) FROM {log_batches_table}) AS last
+    (SELECT coalesce(sum(jobs), 0)::bigint FROM {log_batches_table}) AS logged

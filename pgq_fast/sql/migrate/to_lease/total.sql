@@ -1,2 +1,2 @@
 -- How many jobs there are to copy.
-SELECT count(*) AS jobs FROM {queue_table} WHERE status IN ('queued', 'failed')
+SELECT count(*) AS jobs, 0 AS logged FROM {queue_table} WHERE status IN ('queued', 'failed')

@@ -191,8 +191,8 @@ class MigrationBlockedError(MigrationError):
         else:
             shown = ", ".join(map(str, sessions)) or "which have ended since"
             message = (
-                f"the tables of the queue were locked by other sessions (pid {shown}). The queue is "
-                "as before. End their transactions, and migrate again"
+                f"the tables of the queue were locked by other sessions (pid {shown}). The queue "
+                "is as before. End their transactions, and migrate again"
             )
         super().__init__(message)
         self.workers = dict(workers)

@@ -299,25 +299,26 @@ class Queries:
         requeue_picked: bool = False,
         on_progress: Callable[[MigrationProgress], None] | None = None,
     ) -> MigrationReport:
-        """Move the queue to other tables, with all jobs, the log and the statistics, while it is in use.
+        """Move the queue to other tables, while it is in use, with all jobs, log and statistics.
 
         Workers, producers and everybody else go on with the old layout until the switch at the end.
-        Just before it no more jobs are claimed, and those that run are waited for. Behind it, who still
-        has the old layout in the settings fails with ``LayoutMismatchError`` or an error of the
-        server's: stop them, and start them again with the new one.
+        Just before it no more jobs are claimed, and those that run are waited for. Behind it, who
+        still has the old layout in the settings fails with ``LayoutMismatchError`` or an error of
+        the server's: stop them, and start them again with the new one.
 
         If it fails, the queue stays where it was; jobs are claimed again at once, or soon after the
-        process was killed. Call it again then. With the present layout it only removes what is left of
-        a migration that was killed, or finishes what one had to do behind its switch.
+        process was killed. Call it again then. With the present layout it only removes what is left
+        of a migration that was killed, or finishes what one had to do behind its switch.
 
-        Several migrations of a queue take turns. Changes of the schema need a moment in which nobody
-        has the tables locked, so an open transaction of a producer delays them, and a ``pg_dump`` too.
+        Several migrations of a queue take turns. Changes of the schema need a moment in which
+        nobody has the tables locked, so an open transaction of a producer delays them, and a
+        ``pg_dump`` too.
 
         Args:
             to: The layout to have. The settings of this object do not change.
             batch_size: Jobs that one statement copies.
-            patience: How long at most no jobs are claimed while running ones come to an end, or locks
-                are waited for.
+            patience: How long at most no jobs are claimed while running ones come to an end, or
+                locks are waited for.
             heartbeat_timeout: Silence after which a worker counts as dead; its jobs run again.
             requeue_picked: Whether after *patience* jobs are taken from the workers that still run
                 them, which makes them run again, instead of giving up.

@@ -207,8 +207,8 @@ class MigrationNames:
     staged_held_table: str
     staged_dedupe_table: str
     moved_table: str
-    """What was the queue table of the compat layout, until the queue has settled in the other one; the
-    others are what is left of the lease layout then."""
+    """What was the queue table of the compat layout, until the queue has settled in the other one;
+    the others are what is left of the lease layout then."""
     moved_ready_table: str
     moved_deferred_table: str
     moved_held_table: str

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 # Folders whose tests reach no kernel: running them for both implementations tells nothing new.
 IMPL_AGNOSTIC = {"migrate", "scheduler", "schema"}
 # Folders whose subject differs from one PostgreSQL to the next.
-PG_MATRIX = {"migrate", "schema"}
+PG_MATRIX = {"schema"}
 
 
 def pytest_configure() -> None:

@@ -1,19 +1,19 @@
 """Moves a queue between the layouts while it is in use.
 
-The jobs are copied, not moved: until the switch the queue is where it was, and workers, producers and
-people go on with it. Whatever changes meanwhile is noted by triggers, and copied again. Therefore all
-that was done before the switch can be thrown away at any time, and it is: a migration that failed or
-was killed starts anew, and going back is the same as not going on.
+The jobs are copied, not moved: until the switch the queue is where it was, and workers, producers
+and people go on with it. Whatever changes meanwhile is noted by triggers, and copied again.
+Therefore all that was done before the switch can be thrown away at any time, and it is: a migration
+that failed or was killed starts anew, and going back is the same as not going on.
 
-    copy -> follow the changes -> close the gate: no more claims -> wait for the running jobs -> switch
+    copy -> follow the changes -> close the gate: no more claims -> wait for running jobs -> switch
 
-The switch is one transaction, within which what is left to follow is little. Behind it, what the two
-layouts log at different times is settled: an enqueue is an entry of the log in one, and derived from
-the job's row in the other until the job ends. What is left to settle is in the tables that the switch
-has put aside, so that the next call goes on with it.
+The switch is one transaction, within which what is left to follow is little. Behind it, what the
+two layouts log at different times is settled: an enqueue is an entry of the log in one, and derived
+from the job's row in the other until the job ends. What is left to settle is in the tables that the
+switch has put aside, so that the next call goes on with it.
 
-A migration lives as long as its statements come, see sql/migrate/take.sql: there is no session whose
-end would tell, as a driver may have several or share one.
+A migration lives as long as its statements come, see sql/migrate/take.sql: there is no session
+whose end would tell, as a driver may have several or share one.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from pgq_fast.sql import statement
 __all__ = ["MigrationProgress", "MigrationReport", "Phase", "migrate"]
 
 LIFE: Final = timedelta(seconds=30)
-"""After this time without a statement a migration counts as dead. Batches take less than a second."""
+"""After so long without a statement a migration counts as dead. Batches take less than a second."""
 
 TURN: Final = LIFE + timedelta(seconds=10)
-"""For how long another migration is waited for at least: one that was killed counts as dead then."""
+"""How long another migration is waited for at least: one that was killed counts as dead then."""
 
 GATE: Final = timedelta(seconds=10)
 """After this time without a statement workers claim jobs again."""
@@ -100,8 +100,8 @@ class MigrationReport:
     Attributes:
         source: The layout of the queue before.
         target: The layout of the queue now.
-        jobs: Jobs that were queued or held, and moved. Those of an earlier call that was killed behind
-            its switch are among them.
+        jobs: Jobs that were queued or held, and moved. Those of an earlier call that was killed
+            behind its switch are among them.
         requeued: Jobs among them that were taken from workers, dead ones or not: these run again.
         standstill: For how long no jobs could be claimed.
         notes: What is left to do by hand.
@@ -199,7 +199,7 @@ class _Migration:
     def __post_init__(self) -> None:
         self.compat = _changed(self.settings, layout=Layout.compat)
         self.lease = _changed(self.settings, layout=Layout.lease)
-        # Jobs that were copied, and changes that were followed: the tables are no larger than these.
+        # Jobs that were copied, and changes that were followed: the tables are no larger.
         self.seen = 0
         self.jobs = self.logged = 0
         self.requeued = 0
@@ -301,7 +301,7 @@ class _Migration:
             logger.warning("The end of the migration could not be noted: %s", error)
 
     def _give_up(self) -> Steps[None]:
-        """Leave the queue as it was. What cannot be removed now does nothing, and the next call does it.
+        """Leave the queue as it was. What cannot be removed now is inert; the next call removes it.
 
         Behind the switch there is nothing to take back.
         """
@@ -602,8 +602,8 @@ class _Migration:
         except MigrationBlockedError as error:
             # A pg_dump, for one. Nothing needs them any more.
             logger.warning(
-                "Tables that the migration has put aside could not be dropped, which the next call of "
-                "migrate() will do: sessions %s have them locked",
+                "Tables that the migration has put aside could not be dropped, which the next call "
+                "of migrate() will do: sessions %s have them locked",
                 error.sessions,
             )
         return done

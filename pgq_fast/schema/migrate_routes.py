@@ -206,7 +206,8 @@ class ToLease(Route):
             ]
         texts += [
             f"CREATE UNIQUE INDEX {names.ready_copy_index} ON {names.staged_ready_table} (id);",
-            f"CREATE UNIQUE INDEX {names.deferred_copy_index} ON {names.staged_deferred_table} (id);",
+            f"CREATE UNIQUE INDEX {names.deferred_copy_index}"
+            f" ON {names.staged_deferred_table} (id);",
             statement("migrate/changes", self.lease),
             self.sql("capture"),
         ]
@@ -363,8 +364,8 @@ class ToCompat(Route):
         return f"ANALYZE {self.names.staged_table}"
 
     def switch(self, silence: timedelta, *, patient: bool) -> str:
-        """What had the jobs is kept under other names until they have been settled, and so is what the
-        log has of the last batches.
+        """What had the jobs is kept under other names until they have been settled, and so is what
+        the log has of the last batches.
         """
         names, lease = self.names, self.lease.lease_names
         wanted, compat = target(self.lease), target(self.compat)

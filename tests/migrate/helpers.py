@@ -20,8 +20,8 @@ from pgq_fast.settings import DBSettings, Layout
 OTHER: Final = {Layout.compat: Layout.lease, Layout.lease: Layout.compat}
 
 RAISED: Final = "raised"
-"""The entrypoint of a job whose priority was raised after the enqueue. The lease layout derives the entry
-of the enqueue from the job, so it has the new one."""
+"""The entrypoint of a job whose priority was raised after the enqueue. The lease layout derives the
+entry of the enqueue from the job, so it has the new one."""
 
 Step = Statement | Pause
 
@@ -154,8 +154,8 @@ SELECT id, priority, created, execute_after, status::text, entrypoint, dedupe_ke
 FROM {queue} WHERE status <> 'picked' ORDER BY id"""
 
 _LOG = """
-SELECT job_id, created, status::text, CASE WHEN entrypoint <> 'raised' THEN priority END, entrypoint,
-    traceback::text
+SELECT job_id, created, status::text, CASE WHEN entrypoint <> 'raised' THEN priority END,
+    entrypoint, traceback::text
 FROM {log} ORDER BY job_id, created, status"""
 
 _COUNTS = """

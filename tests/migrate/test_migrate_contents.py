@@ -10,6 +10,8 @@ from support.drivers import KINDS, MakeDriver
 from support.layouts import queries_of
 from support.pg_programs import schema_dump
 
+pytestmark = pytest.mark.pg_matrix
+
 
 @pytest.mark.parametrize("batch_size", [3, 10_000])
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""A migration that ends anywhere loses nothing, and leaves nothing that the next call does not mend."""
+"""A migration that ends anywhere loses nothing, and the next call mends whatever it leaves."""
 
 from __future__ import annotations
 
@@ -72,6 +72,29 @@ class StepFailedError(Exception):
     """What a lost connection and the like look like."""
 
 
+class Failing:
+    """A driver, one of whose statements fails."""
+
+    def __init__(self, driver: SyncPsycopgDriver, place: int) -> None:
+        self.driver = driver
+        self.place = place
+        self.number = 0
+
+    def fetch(self, sql: str, *args: object) -> Any:
+        return self.send(self.driver.fetch, sql, args)
+
+    def execute(self, sql: str, *args: object) -> Any:
+        return self.send(self.driver.execute, sql, args)
+
+    def send(self, method: Any, sql: str, args: tuple[object, ...]) -> Any:
+        result = method(sql, *args)
+        self.number += 1
+        if self.number - 1 == self.place:
+            # The worst case: it has taken effect, which nobody was told.
+            raise StepFailedError
+        return result
+
+
 def test_failure_of_any_step_leaves_the_queue_where_it_was(source: Layout, filled: Filled) -> None:
     target = OTHER[source]
     place = 0
@@ -83,30 +106,11 @@ def test_failure_of_any_step_leaves_the_queue_where_it_was(source: Layout, fille
             connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
             driver = SyncPsycopgDriver(connection)
             before = contents(dsn)
-            number = 0
-
-            class Failing:
-                """The driver, one of whose statements fails."""
-
-                def fetch(self, sql: str, *args: object) -> Any:
-                    return self.send(driver.fetch, sql, args)
-
-                def execute(self, sql: str, *args: object) -> Any:
-                    return self.send(driver.execute, sql, args)
-
-                def send(self, method: Any, sql: str, args: tuple[object, ...]) -> Any:
-                    nonlocal number, failed
-                    number += 1
-                    if number - 1 == place:
-                        failed = True
-                        # The worst case: it has taken effect, which nobody was told.
-                        method(sql, *args)
-                        raise StepFailedError
-                    return method(sql, *args)
-
+            failing = Failing(driver, place)
             try:
-                run_sync(Failing(), steps(on(source), target, batch_size=BATCH))
+                run_sync(failing, steps(on(source), target, batch_size=BATCH))
             except StepFailedError:
+                failed = True
                 now = run_sync(driver, installed_layout(on(source)))
                 if now is source:
                     assert contents(dsn) == before

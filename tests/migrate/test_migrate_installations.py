@@ -1,4 +1,4 @@
-"""Installations of every kind: other names, other durability, other people's additions, other roles."""
+"""Installations of every kind: other names, durability, roles, and other people's additions."""
 
 from __future__ import annotations
 

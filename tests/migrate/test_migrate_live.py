@@ -18,7 +18,7 @@ from support.layouts import queries_of
 
 
 class Crowd:
-    """Workers, producers and people who do something at random, through a connection of their own."""
+    """Workers, producers and people who do something at random, on a connection of their own."""
 
     def __init__(self, queries: Queries, seed: int) -> None:
         self.queries = queries

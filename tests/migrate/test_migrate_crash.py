@@ -123,5 +123,6 @@ def test_failure_of_any_step_leaves_the_queue_where_it_was(source: Layout, fille
             # Where the last statement failed, which has an effect on the next migration only.
             assert left_overs(dsn) in ([], ["pgqueuer_migration"])
             assert run_sync(driver, manage.verify(on(target))) == []
-        place += 1
+        # Not all, as the test above ends at every one.
+        place += 3
     assert place > 20

@@ -31,8 +31,28 @@ for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDS
 
 HERE = Path(__file__).parent
 
-# Folders whose tests reach no kernel: running them for both implementations tells nothing new.
-IMPL_AGNOSTIC = {"migrate", "scheduler", "schema"}
+# Folders whose tests reach no kernel, or are about processes, sessions and tables whatever decodes
+# them: running them for both implementations tells nothing new.
+IMPL_AGNOSTIC = {
+    "cli",
+    "examples",
+    "fleet",
+    "insights",
+    "migrate",
+    "pgbouncer",
+    "scheduler",
+    "schema",
+}
+# What differs between a connection and a pool, transactions and statements side by side, is tested
+# on both layouts in these modules, and in all others on one.
+POOL_MODULES = {
+    "test_claims",
+    "test_coalesced_enqueue",
+    "test_enqueue",
+    "test_lease_enqueue",
+    "test_owned_connections",
+    "test_wakeups",
+}
 # Folders whose subject differs from one PostgreSQL to the next.
 PG_MATRIX = {"schema"}
 
@@ -48,9 +68,29 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return parameters
+
+
+def _is_wanted(item: pytest.Item) -> bool:
+    """Whether the combination of parameters tells anything that others do not."""
+    parameters = _parameters(item)
+    kind = parameters.get("kind")
+    if "PGQ_TEST_PG" in os.environ:
+        # Another server gets the same statements from every driver.
+        return kind not in KINDS[1:]
+    return (
+        parameters.get("layout") != Layout.lease.value
+        or kind != "asyncpg-pool"
+        or item.path.stem in POOL_MODULES
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole folders, before ``-m`` selects by marks."""
+    """Choose among the combinations, and mark, before ``-m`` selects by marks."""
+    items[:] = filter(_is_wanted, items)
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
         if folder in IMPL_AGNOSTIC:
@@ -59,7 +99,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.pg_matrix)
         # The kernels get the same bytes from every driver: of the many combinations, the twins in
         # Python are tested on all drivers with one layout and on one driver with the other.
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        parameters = _parameters(item)
         if parameters.get("layout") == Layout.lease.value and parameters.get("kind") in KINDS[1:]:
             item.add_marker(pytest.mark.impl_agnostic)
 

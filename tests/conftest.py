@@ -68,23 +68,21 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def _parameters(item: pytest.Item) -> dict[str, Any]:
-    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    return parameters
+def _combination(item: pytest.Item) -> tuple[str | None, str | None]:
+    """The layout and the kind of driver that a test is for, whatever its fixtures are called."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    names = [value for value in parameters.values() if isinstance(value, str)]
+    kind = next((name for name in names if name in KINDS), None)
+    return parameters.get("layout"), kind
 
 
 def _is_wanted(item: pytest.Item) -> bool:
     """Whether the combination of parameters tells anything that others do not."""
-    parameters = _parameters(item)
-    kind = parameters.get("kind")
+    layout, kind = _combination(item)
     if "PGQ_TEST_PG" in os.environ:
         # Another server gets the same statements from every driver.
         return kind not in KINDS[1:]
-    return (
-        parameters.get("layout") != Layout.lease.value
-        or kind != "asyncpg-pool"
-        or item.path.stem in POOL_MODULES
-    )
+    return layout != Layout.lease.value or kind != "asyncpg-pool" or item.path.stem in POOL_MODULES
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -99,8 +97,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.pg_matrix)
         # The kernels get the same bytes from every driver: of the many combinations, the twins in
         # Python are tested on all drivers with one layout and on one driver with the other.
-        parameters = _parameters(item)
-        if parameters.get("layout") == Layout.lease.value and parameters.get("kind") in KINDS[1:]:
+        layout, kind = _combination(item)
+        if layout == Layout.lease.value and kind in KINDS[1:]:
             item.add_marker(pytest.mark.impl_agnostic)
 
 

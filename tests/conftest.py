@@ -86,9 +86,11 @@ def _is_wanted(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose among the combinations, and mark, before ``-m`` selects by marks."""
-    items[:] = filter(_is_wanted, items)
+    if dropped := [item for item in items if not _is_wanted(item)]:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = filter(_is_wanted, items)
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
         if folder in IMPL_AGNOSTIC:

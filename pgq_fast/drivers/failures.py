@@ -27,6 +27,8 @@ _ASYNCPG_LOSS: Final = (
     "connection was closed",
     "released back to the pool",
 )
+# What asyncpg says of itself where the end of the session comes just as a statement is being sent.
+_ASYNCPG_CONFUSED: Final = ("cannot switch to state",)
 _PSYCOPG_LOSS: Final = (
     "the connection is closed",
     "the connection is lost",
@@ -77,6 +79,8 @@ def is_connection_lost(exc: BaseException) -> bool:
         return True
     if _is_a(exc, "asyncpg", "InterfaceError"):
         return _mentions(exc, _ASYNCPG_LOSS)
+    if _is_a(exc, "asyncpg", "InternalClientError"):
+        return _mentions(exc, _ASYNCPG_CONFUSED)
     if _is_a(exc, "psycopg", "OperationalError"):
         return _is_a(exc, "psycopg", "ConnectionTimeout") or _mentions(exc, _PSYCOPG_LOSS)
     return False

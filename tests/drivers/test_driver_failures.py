@@ -58,6 +58,15 @@ async def test_a_session_that_was_terminated_before(
     assert not driver.in_transaction()
 
 
+def test_a_session_that_ends_while_a_statement_is_sent() -> None:
+    """What asyncpg raised then, now and again."""
+    import asyncpg
+
+    text = "cannot switch to state 15; another operation (2) is in progress"
+    assert is_connection_lost(asyncpg.InternalClientError(text))
+    assert not is_connection_lost(asyncpg.InternalClientError("no description for OID 1"))
+
+
 @pytest.mark.parametrize("kind", ["asyncpg", "psycopg"])
 async def test_a_connection_that_was_closed(kind: str, open_any: OpenAny) -> None:
     driver = await open_any(kind)

@@ -26,9 +26,14 @@ EXAMPLES = ROOT / "examples"
 Run: TypeAlias = Callable[..., list[str]]
 
 
-@pytest.fixture(params=["pgq_fast", "pgqueuer"])
-def package(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The original has no other tables than its own."""
+    if "folder" in metafunc.fixturenames:
+        metafunc.parametrize(
+            ("package", "layout"),
+            [("pgq_fast", "compat"), ("pgqueuer", "compat"), ("pgq_fast", "lease")],
+            indirect=["layout"],
+        )
 
 
 @pytest.fixture

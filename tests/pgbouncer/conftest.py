@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from behaviour.helpers import Tables
 from pgbouncer.helpers import POOLED_KINDS, Library, Ways, open_pooled
+from pgq_fast.settings import Layout
 from support.pgbouncer import (
     REQUIRE_VARIABLE,
     PgBouncer,
@@ -48,7 +49,7 @@ def empty(pgbouncer: PgBouncer, dsn: str) -> Ways:
 
 @pytest.fixture
 def queue(pgbouncer: PgBouncer, queue_dsn: str) -> Ways:
-    """A database of the test's own, with the compat schema."""
+    """A database of the test's own, with the schema of its layout."""
     ways = Ways(queue_dsn, pgbouncer.dsn(queue_dsn))
     open_all_sessions(ways.pooled)
     return ways
@@ -84,7 +85,7 @@ def library(request: pytest.FixtureRequest) -> Library:
 
 
 @pytest_asyncio.fixture
-async def tables(queue: Ways) -> AsyncIterator[Tables]:
+async def tables(queue: Ways, layout: Layout) -> AsyncIterator[Tables]:
     """The tables, through a session of the test's own that passes PgBouncer by."""
     async with await psycopg.AsyncConnection.connect(queue.direct, autocommit=True) as connection:
-        yield Tables(connection)
+        yield Tables(connection, layout=layout)

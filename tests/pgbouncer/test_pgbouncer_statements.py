@@ -136,6 +136,7 @@ async def test_statements_of_several_clients_at_once(queue: Ways, open_through: 
 
 
 @pytest.mark.parametrize("name", ["asyncpg", "asyncpg-pool", "owned-asyncpg"])
+@pytest.mark.layouts
 async def test_types_that_asyncpg_has_to_ask_about(
     name: str, queue: Ways, open_through: Open, tables: Tables
 ) -> None:
@@ -266,6 +267,7 @@ async def test_pools_from_settings(library_pool: Any, queue: Ways) -> None:
 # Producers.
 
 
+@pytest.mark.layouts
 async def test_enqueue(driver: Any, tables: Tables) -> None:
     queries = Queries(driver)
     ids = []
@@ -279,6 +281,7 @@ async def test_enqueue(driver: Any, tables: Tables) -> None:
     assert await tables.value("SELECT count(*) FROM pgqueuer WHERE length(payload) = 1000") == 3000
 
 
+@pytest.mark.layouts
 async def test_dedupe_keys(driver: Any, tables: Tables) -> None:
     queries = Queries(driver)
     for _ in range(OFTEN):
@@ -290,6 +293,7 @@ async def test_dedupe_keys(driver: Any, tables: Tables) -> None:
     assert await tables.count() == OFTEN + 1
 
 
+@pytest.mark.layouts
 def test_enqueue_from_a_blocking_driver(queue: Ways) -> None:
     with psycopg.connect(queue.pooled, autocommit=True, prepare_threshold=0) as connection:
         queries = SyncQueries(SyncPsycopgDriver(connection, transaction_pooling=True))
@@ -300,6 +304,7 @@ def test_enqueue_from_a_blocking_driver(queue: Ways) -> None:
         assert sum(entry.count for entry in queries.queue_size()) == 4 * OFTEN + 2000
 
 
+@pytest.mark.layouts
 async def test_many_producers_of_all_kinds_at_once(
     queue: Ways, open_through: Open, tables: Tables
 ) -> None:
@@ -319,6 +324,7 @@ async def test_many_producers_of_all_kinds_at_once(
     assert await tables.rows("SELECT id FROM pgqueuer ORDER BY id") == ids
 
 
+@pytest.mark.layouts
 async def test_reports(driver: Any) -> None:
     queries = Queries(driver)
     ids = await queries.enqueue(["e"] * 5, [None] * 5, [0] * 5)
@@ -330,6 +336,7 @@ async def test_reports(driver: Any) -> None:
     assert [entry.count for entry in await queries.queue_size()] == [3]
 
 
+@pytest.mark.layouts
 async def test_waiting_for_completion_without_notifications(
     queue: Ways, open_through: Open
 ) -> None:

@@ -28,6 +28,8 @@ from pgq_fast.worker import loop
 from support.drivers import MakeDriver
 from support.pgbouncer import PgBouncer
 
+pytestmark = pytest.mark.layouts
+
 Open = Callable[..., Awaitable[Any]]
 
 # Nothing but what a test is about may wake a worker.
@@ -241,6 +243,8 @@ async def test_a_driver_that_polls(user_kind: str, queue: Ways, open_through: Op
         await eventually(lambda: job_id in seen)
 
 
+# No queue is in here.
+@pytest.mark.layouts("compat")
 async def test_listeners_of_other_drivers(queue: Ways, open_through: Open) -> None:
     """They are put on the other driver, and taken off when this one is left."""
     heard: list[Any] = []
@@ -264,6 +268,8 @@ async def test_listeners_of_other_drivers(queue: Ways, open_through: Open) -> No
         assert heard == ["1", "3"]
 
 
+# No queue is in here.
+@pytest.mark.layouts("compat")
 async def test_a_poll_interval_has_to_be_positive(queue: Ways) -> None:
     async with AsyncExitStack() as stack:
         for user_kind in ("asyncpg", "psycopg"):
@@ -273,6 +279,8 @@ async def test_a_poll_interval_has_to_be_positive(queue: Ways) -> None:
         ConnectionSettings(poll_interval=0)
 
 
+# No queue is in here.
+@pytest.mark.layouts("compat")
 def test_the_environment_says_it_too(
     library: Library, queue: Ways, monkeypatch: pytest.MonkeyPatch
 ) -> None:

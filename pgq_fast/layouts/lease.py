@@ -53,7 +53,7 @@ TURNS_FROM: Final = 200
 """Jobs of a claim that takes turns with those of other workers: the server lets a few of these run
 at the same time."""
 
-TURN_PAUSES: Final = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+TURN_PAUSES: Final = (0.002, 0.004, 0.008, 0.016, *[0.032] * 20)
 """Seconds at most between attempts to get a turn; after the last one it claims in any case."""
 
 RESCUES: Final = 4

@@ -297,6 +297,29 @@ async def test_what_comes_to_the_front_is_found_on_the_way(
     assert len(seen) < 50_000
 
 
+@one_driver
+async def test_stale_jobs_come_up_though_the_worker_never_rests(
+    driver: Any, queries: Queries, tables: Tables, queue_settings: DBSettings
+) -> None:
+    """Each claim brings a job and has room for more, and by then it has been told of another."""
+    layout = lease.LeaseLayout(driver, queue_settings)
+    (stale,) = await queries.enqueue("e", None)
+    # Not stale yet when the first claim looks.
+    await tables.pick(int(stale or 0), silent=-timedelta(seconds=0.2))
+    limits: Any = {"e": 0}
+    owner = QueueManager(queries).queue_manager_id
+    seen: list[int] = []
+    for _ in range(1000):
+        await queries.enqueue("e", None)
+        claim = await layout.claim(9, limits, owner, timedelta(seconds=0.2), 2**24)
+        assert 0 < len(claim.jobs) < 9
+        seen += [job.id for job in claim.jobs]
+        await layout.finish([job.id for job in claim.jobs], owner)
+        if stale in seen:
+            break
+    assert stale in seen
+
+
 # -- Size -------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from pgq_fast import models
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rest, Retry
 from pgq_fast.layouts.lease_log import log_modes
@@ -81,6 +82,8 @@ class LeaseLayout:
         self._rows = row_fetcher(driver)
         # Of a driver that is not ours we cannot know whether the user has a transaction open.
         self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
+        # Where no notification arrives, none needs to be sent: the worker polls.
+        self._can_be_told = poll_interval_of(driver) is None
         self._leases = Leases()
         # With the further arguments that the statements take then, where not everything is logged.
         self._logs_all = settings.job_log is JobLog.all and not settings.job_log_of
@@ -507,14 +510,16 @@ class LeaseLayout:
 
         See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
         """
-        await self._waiting.begin(owner, seats)
+        if self._can_be_told:
+            await self._waiting.begin(owner, seats)
         if self._put_off is not None:
             await self._look_for_stale(self._put_off, entrypoints)
+        look = self._waiting.look if self._can_be_told else "again"
         ((due, oldest, own),) = await self._rows(
-            statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
+            statement("lease/next_due", self._settings, look), list(entrypoints)
         )
         self._promotion.looked(due)
-        return Rest(due, self._waiting.look_again(oldest, own))
+        return Rest(due, self._waiting.look_again(oldest, own) if self._can_be_told else None)
 
     async def leave(self, owner: QueueManagerId) -> None:
         """*owner* waits for nothing any more."""

@@ -17,6 +17,7 @@ from pgq_fast import models
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rest, Retry
 from pgq_fast.layouts.lease_log import log_modes
@@ -81,6 +82,8 @@ class LeaseLayout:
         self._rows = row_fetcher(driver)
         # Of a driver that is not ours we cannot know whether the user has a transaction open.
         self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
+        # Where no notification arrives, none needs to be sent: the worker polls.
+        self._can_be_told = poll_interval_of(driver) is None
         self._leases = Leases()
         # With the further arguments that the statements take then, where not everything is logged.
         self._logs_all = settings.job_log is JobLog.all and not settings.job_log_of
@@ -100,8 +103,8 @@ class LeaseLayout:
         # Of the last claim: seconds that its statement took, and the class of the tables' size.
         self._took = 0.0
         self._size = 0
-        # What the last claim left to do before the worker rests; None: nothing.
-        self._stale_after: timedelta | None = None
+        # What the last claim put off until the worker rests, and from when on no longer.
+        self._put_off: timedelta | None = None
         self._next_rescue = 0.0
 
     # -- Claim --------------------------------------------------------------------------------
@@ -138,9 +141,12 @@ class LeaseLayout:
         await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
         full = len(claim.jobs) >= batch_size or claim.more
-        self._stale_after = stale_after if claim.jobs and not full else None
-        if stale_after is not None and (not claim.jobs or full):
-            rescued = await self.rescue(stale_after, self._names)
+        # Jobs that are there need not wait for this, unless the worker never comes to rest.
+        at_once = not claim.jobs or full or time.monotonic() >= self._next_rescue
+        if stale_after is not None and not at_once:
+            self._put_off = stale_after
+        elif stale_after is not None:
+            rescued = await self._look_for_stale(stale_after, self._names)
             if rescued and not claim.jobs:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
                 full = len(claim.jobs) >= batch_size or claim.more
@@ -151,6 +157,14 @@ class LeaseLayout:
             if self._full_claims >= BUSY_CLAIMS:
                 await self._waiting.end(owner)
         return claim
+
+    async def _look_for_stale(
+        self, stale_after: timedelta, entrypoints: Sequence[QueueEntrypoint]
+    ) -> int:
+        """As ``rescue``, and what was put off is done with that."""
+        self._put_off = None
+        self._next_rescue = time.monotonic() + stale_after.total_seconds() / RESCUES
+        return await self.rescue(stale_after, entrypoints)
 
     async def _next(
         self,
@@ -496,17 +510,16 @@ class LeaseLayout:
 
         See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
         """
-        await self._waiting.begin(owner, seats)
-        now = time.monotonic()
-        if self._stale_after is not None and now >= self._next_rescue:
-            self._next_rescue = now + self._stale_after.total_seconds() / RESCUES
-            await self.rescue(self._stale_after, entrypoints)
-            self._stale_after = None
+        if self._can_be_told:
+            await self._waiting.begin(owner, seats)
+        if self._put_off is not None:
+            await self._look_for_stale(self._put_off, entrypoints)
+        look = self._waiting.look if self._can_be_told else "again"
         ((due, oldest, own),) = await self._rows(
-            statement("lease/next_due", self._settings, self._waiting.look), list(entrypoints)
+            statement("lease/next_due", self._settings, look), list(entrypoints)
         )
         self._promotion.looked(due)
-        return Rest(due, self._waiting.look_again(oldest, own))
+        return Rest(due, self._waiting.look_again(oldest, own) if self._can_be_told else None)
 
     async def leave(self, owner: QueueManagerId) -> None:
         """*owner* waits for nothing any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from behaviour.helpers import Gate, LayoutSpy, Recorder, Tables, drain, eventually, working
+from behaviour.test_own_parts import own_driver
 from pgq_fast.db import PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.errors import RetryRequested
 from pgq_fast.layouts import lease
@@ -297,6 +299,29 @@ async def test_what_comes_to_the_front_is_found_on_the_way(
     assert len(seen) < 50_000
 
 
+@one_driver
+async def test_stale_jobs_come_up_though_the_worker_never_rests(
+    driver: Any, queries: Queries, tables: Tables, queue_settings: DBSettings
+) -> None:
+    """Each claim brings a job and has room for more, and by then it has been told of another."""
+    layout = lease.LeaseLayout(driver, queue_settings)
+    (stale,) = await queries.enqueue("e", None)
+    # Not stale yet when the first claim looks.
+    await tables.pick(int(stale or 0), silent=-timedelta(seconds=0.2))
+    limits: Any = {"e": 0}
+    owner = QueueManager(queries).queue_manager_id
+    seen: list[int] = []
+    for _ in range(1000):
+        await queries.enqueue("e", None)
+        claim = await layout.claim(9, limits, owner, timedelta(seconds=0.2), 2**24)
+        assert 0 < len(claim.jobs) < 9
+        seen += [job.id for job in claim.jobs]
+        await layout.finish([job.id for job in claim.jobs], owner)
+        if stale in seen:
+            break
+    assert stale in seen
+
+
 # -- Size -------------------------------------------------------------------------------------
 
 
@@ -313,7 +338,14 @@ async def test_a_job_of_fifty_megabytes(manager: QueueManager, tables: Tables) -
 
     ids = await manager.queries.enqueue(["e"] * 3, [b"", payload, None], [2, 1, 0])
     await manager.queries.mark_job_as_cancelled([ids[2], ids[0]])
-    await drain(manager)
+    tracemalloc.start(1)
+    try:
+        await drain(manager)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What the driver reads, what it makes of that, and the job.
+    assert peak < 4 * len(payload)
     assert seen == [hashlib.sha256(payload).digest()] * 2
     assert await tables.ended() == [ids[1]]
     assert await tables.statuses(int(ids[1] or 0)) == [
@@ -390,6 +422,21 @@ async def test_which_commits_wait_for_the_disk(
         "other end": ended,
     }
     assert await driver.fetch("SHOW synchronous_commit") == [{"synchronous_commit": "on"}]
+
+
+async def test_over_a_driver_that_does_not_tell_of_transactions_all_commits_wait(
+    queue_dsn: str, tables: Tables
+) -> None:
+    """The user may have one open, and what is in there must not be lost."""
+    settings = DBSettings(layout="lease", synchronous_commit=SynchronousCommit.enqueues)
+    async with own_driver(queue_dsn) as driver:
+        queries = queries_of(driver, settings)
+        manager = QueueManager(queries)
+        manager.entrypoint("e")(Recorder())
+        await queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+        await watch_commits(tables)
+        await drain(manager)
+    assert await commits(tables) == {"claim": {"on"}, "success": {"on"}}
 
 
 @pytest.mark.parametrize("kind", ["asyncpg", "psycopg"], indirect=True)

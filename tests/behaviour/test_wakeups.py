@@ -16,6 +16,13 @@ pytestmark = pytest.mark.layouts
 NO_POLL = timedelta(hours=1)
 
 
+@pytest.fixture(autouse=True)
+def no_polls_of_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of the lease layout looks again when its registration is about to end."""
+    monkeypatch.setattr("pgq_fast.layouts.waiting.REGISTERED_FOR", 3 * NO_POLL)
+    monkeypatch.setattr("pgq_fast.layouts.waiting.RENEWED_AFTER", NO_POLL)
+
+
 async def test_a_burst_of_notifications_is_one_reason_to_look(
     manager: QueueManager, tables: Tables, spy: LayoutSpy
 ) -> None:
@@ -27,7 +34,7 @@ async def test_a_burst_of_notifications_is_one_reason_to_look(
         "table": "pgqueuer",
         "type": "table_changed_event",
     }
-    async with working(manager, dequeue_timeout=NO_POLL):
+    async with working(manager, dequeue_timeout=NO_POLL, heartbeat_timeout=NO_POLL):
         await spy.resting()
         spy.claims.clear()
         # PostgreSQL sends equal payloads of one transaction once: each has a time of its own.
@@ -51,7 +58,7 @@ async def test_the_first_thing_after_an_insert_is_a_claim(
     """A probe first would cost a job that somebody waits for another round trip."""
     handler = Recorder()
     manager.entrypoint("e")(handler)
-    async with working(manager, dequeue_timeout=NO_POLL):
+    async with working(manager, dequeue_timeout=NO_POLL, heartbeat_timeout=NO_POLL):
         for count in (1, 1, 5):
             await spy.resting()
             handler.jobs.clear()

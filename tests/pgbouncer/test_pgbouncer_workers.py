@@ -22,7 +22,7 @@ from pgq_fast.errors import FailingListenerError, RetryRequested
 from pgq_fast.models import Context, Job, Schedule
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
-from pgq_fast.settings import POLL_INTERVAL, ConnectionSettings
+from pgq_fast.settings import POLL_INTERVAL, ConnectionSettings, Layout
 from pgq_fast.types import QueueExecutionMode
 from pgq_fast.worker import loop
 from support.drivers import MakeDriver
@@ -90,6 +90,7 @@ async def test_drains(library: Library, batch_size: int, queue: Ways, tables: Ta
 
 async def test_polls_where_nothing_listens(
     library: Library,
+    layout: Layout,
     queue: Ways,
     tables: Tables,
     caplog: pytest.LogCaptureFixture,
@@ -120,6 +121,9 @@ async def test_polls_where_nothing_listens(
         await pgq.qm.listener_healthy()
     listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
     assert await tables.value(listening) == 0
+    if layout is Layout.lease:
+        # So nobody needs to be notified.
+        assert await tables.value("SELECT count(*) FROM pgqueuer_waiting") == 0
     await stop(pgq, task)
     (message,) = [each.message for each in caplog.records if "listens" in each.message]
     assert "every 0.1 s" in message

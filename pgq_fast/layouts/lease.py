@@ -21,7 +21,7 @@ from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rest, Retry
 from pgq_fast.layouts.lease_log import log_modes
-from pgq_fast.layouts.leases import Lease, Leases
+from pgq_fast.layouts.leases import Lease, Leases, Place
 from pgq_fast.layouts.promotion import Promotion
 from pgq_fast.layouts.waiting import Waiting
 from pgq_fast.logconfig import logger
@@ -445,28 +445,31 @@ class LeaseLayout:
         returns = self._leases.returns
         # Not what is told again of an earlier run, for want of the first answer: a job that was put
         # back may be here anew.
-        found = [
-            (place, status, record, delay)
-            for job, status, record, delay in items
-            if (place := self._leases.place(job.id)) is not None
-            and place.lease.attempts_at(place.position) == job.attempts
-        ]
+        # Of one that is told of twice here, the first counts.
+        found: dict[Place, tuple[JOB_STATUS, models.TracebackRecord | None, timedelta | None]] = {}
+        for job, status, record, delay in items:
+            place = self._leases.place(job.id)
+            if place is not None and place.lease.attempts_at(place.position) == job.attempts:
+                found.setdefault(place, (status, record, delay))
         if not found:
             return
         flags = self._ending_flags()
-        if any(status in ("queued", "failed") for _, status, _, _ in found):
+        if any(status in ("queued", "failed") for status, _, _ in found.values()):
             flags.append("payloads")
         await self._driver.execute(
             self._statement("settle", *flags),
-            codec.encode_ids([place.lease.id for place, _, _, _ in found]),
-            codec.encode_ids([place.position + 1 for place, _, _, _ in found]),
+            codec.encode_ids([place.lease.id for place in found]),
+            codec.encode_ids([place.position + 1 for place in found]),
             owner,
-            [status for _, status, _, _ in found],
-            [None if record is None else record.model_dump_json() for _, _, record, _ in found],
-            [delay or timedelta(0) for _, _, _, delay in found],
+            [status for status, _, _ in found.values()],
+            [
+                None if record is None else record.model_dump_json()
+                for _, record, _ in found.values()
+            ],
+            [delay or timedelta(0) for _, _, delay in found.values()],
             *self._log_modes,
         )
-        for place, _, _, _ in found:
+        for place in found:
             self._leases.end(place.lease, [place.position])
         if self._leases.returns != returns:
             await self._settle(items, owner)

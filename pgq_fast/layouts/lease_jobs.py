@@ -1,8 +1,9 @@
 """The ``lease`` layout for people and single jobs.
 
-A job moves from table to table, and a statement sees all tables at one instant. Where it waits for
-a row of one table, the job may be in another when the wait is over, and the statement finds it
-nowhere. So what is to hold for a job wherever it is, is repeated until nothing more turns up.
+A job moves from table to table, and a statement sees all tables at one instant, at which the job
+is in one of them. Where it waits for a row of that one, the job may be in another when the wait is
+over, out of the statement's sight. So what is to hold for a job wherever it is, is repeated for
+those that were seen and not reached.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import JOB_STATUS, JobId
 
-EMPTY_PASSES: Final = 2
-"""Passes in a row that find nothing: what was asked for is not in the queue then. One is too few,
-as a job may have been on its way; for two, it would have to move at just the wrong times."""
+FRUITLESS_PASSES: Final = 100
+"""Passes in a row that see jobs and reach none of them. A few are possible while workers pass jobs
+back and forth; so many would mean that something else is wrong with them."""
 
 CANCEL_CHUNK: Final = 10_000
 """Jobs that one statement cancels, so that its locks are short."""
@@ -87,9 +88,9 @@ class LeaseJobs:
     async def _cancel(self, ids: Sequence[JobId]) -> None:
         query = self._statement("log_jobs", "anyone", "dropping")
         status: JOB_STATUS = "canceled"
-        left = set(ids)
-        empty_passes = 0
-        while left and empty_passes < EMPTY_PASSES:
+        left = list(ids)
+        fruitless = 0
+        while left and fruitless < FRUITLESS_PASSES:
             rows = await rows_of(
                 self._driver,
                 query,
@@ -99,8 +100,8 @@ class LeaseJobs:
                 [None] * len(left),
                 *log_modes(self._settings),
             )
-            left.difference_update(row[0] for row in rows)
-            empty_passes = 0 if rows else empty_passes + 1
+            left = [job_id for job_id, ended in rows if not ended]
+            fruitless = fruitless + 1 if len(left) == len(rows) else 0
 
     async def requeue(self, ids: Sequence[JobId]) -> None:
         """Queue held jobs again."""
@@ -111,12 +112,12 @@ class LeaseJobs:
     async def clear(self, entrypoints: Sequence[str]) -> None:
         """Delete the jobs of *entrypoints* that are there now; producers may go on."""
         ((last_id,),) = await self._rows("last_id")
-        empty_passes = 0
-        while empty_passes < EMPTY_PASSES:
-            ((cleared,),) = await self._rows(
+        missed, fruitless = True, 0
+        while missed and fruitless < FRUITLESS_PASSES:
+            ((cleared, missed),) = await self._rows(
                 "clear_queue", list(entrypoints), last_id, *log_modes(self._settings)
             )
-            empty_passes = 0 if cleared else empty_passes + 1
+            fruitless = 0 if cleared else fruitless + 1
 
     async def watch_ends(self, watcher: UUID, for_: timedelta, since: int | None) -> int | None:
         """Have ends of jobs notified for a while.

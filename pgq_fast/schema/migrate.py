@@ -201,7 +201,7 @@ class _Migration:
         self.lease = _changed(self.settings, layout=Layout.lease)
         # Jobs that were copied, and changes that were followed: the tables are no larger.
         self.seen = 0
-        self.jobs = self.logged = 0
+        self.jobs = self.logged = self.expanded = 0
         self.requeued = 0
         self.standstill = timedelta(0)
 
@@ -452,7 +452,7 @@ class _Migration:
         """Turn the batches that the log has now into entries, which say the same."""
         (row,) = yield query(route.sql("last_batch"))
         last = int(row["id"])
-        done, place = 0, 0
+        place = 0
         while True:
             row = yield from self._fenced(
                 route.sql("expand", "before"), self.batch_size, place, last
@@ -460,8 +460,7 @@ class _Migration:
             if not row["batches"]:
                 return
             place = int(row["id"])
-            done += int(row["jobs"])
-            self._tell("log", done, self.logged)
+            self._expanded(row)
 
     def _expand_rest(self, route: Route) -> Steps[None]:
         """The same with those that came until the switch."""
@@ -471,6 +470,11 @@ class _Migration:
             if not row["batches"]:
                 return
             place = int(row["id"])
+            self._expanded(row)
+
+    def _expanded(self, row: dict[str, Any]) -> None:
+        self.expanded += int(row["jobs"])
+        self._tell("log", self.expanded, self.logged)
 
     # -- Copies -------------------------------------------------------------------------------
 

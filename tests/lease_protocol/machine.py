@@ -35,9 +35,21 @@ LIMITS: Final = {"a": 0, "b": 0, "c": 2, "d": 1}
 NOW, DAY = timedelta(0), timedelta(days=1)
 STALE_AFTER: Final = timedelta(minutes=30)
 
+PLENTY_OF_JOBS: Final = [
+    (name, payload, priority, delay, f"{name}{priority}" if keyed else None, headers)
+    for name in LIMITS
+    for priority, payload, delay, keyed, headers in (
+        (0, b"1", NOW, False, None),
+        (0, None, NOW, True, None),
+        (1, b"2", NOW, True, {"a": 1}),
+        (2, b"x" * 60, DAY, True, None),
+        (0, b"", DAY, False, {}),
+    )
+]
+
 names = st.sampled_from(sorted(LIMITS))
 name_sets = st.lists(names, min_size=1, max_size=4, unique=True)
-keys = st.sampled_from([None, None, "k1", "k2", "k3"])
+keys = st.sampled_from([None, None, "k1", "k2", "a0", "b1"])
 new_job = st.tuples(
     names,
     st.sampled_from([None, b"", b"payload", b"x" * 100]),
@@ -132,6 +144,10 @@ class Worker(Member):
         return lease_id in self.layout._leases._open
 
 
+def somebody_works(machine: LeaseMachine) -> bool:
+    return any(worker.claimed for worker in machine.workers)
+
+
 class LeaseMachine(RuleBasedStateMachine):
     """One queue, three workers, a producer and an operator."""
 
@@ -147,9 +163,10 @@ class LeaseMachine(RuleBasedStateMachine):
         self.seen = self.look()
 
     @initialize(onward=st.booleans())
-    def choose(self, onward: bool) -> None:
+    def begin(self, onward: bool) -> None:
         self.onward = onward
         self.stack.enter_context(timeless(onward))
+        self.refill()
 
     def teardown(self) -> None:
         self.stack.close()
@@ -169,20 +186,40 @@ class LeaseMachine(RuleBasedStateMachine):
         return Worker(self.run(self.arena.connection()), self.arena.settings)
 
     def some(self, data: st.DataObject, items: Sequence[T], most: int = 4) -> list[T]:
-        """Some of *items*, without repetition."""
+        """Some of *items*, at least one where there is one, without repetition."""
         if not items:
             return []
-        return [
-            items[place]
-            for place in data.draw(
-                st.lists(st.integers(0, len(items) - 1), max_size=most, unique=True)
-            )
-        ]
+        places = st.integers(0, len(items) - 1)
+        chosen = data.draw(st.lists(places, min_size=1, max_size=most, unique=True))
+        return [items[place] for place in chosen]
 
     def some_ids(self, data: st.DataObject) -> list[int]:
-        """Ids of jobs, live and ended, and one that is nobody's."""
-        chosen = self.some(data, sorted(self.model.jobs))
-        return [*chosen, 1 << 40] if data.draw(st.integers(0, 9)) == 0 else chosen
+        """Ids of jobs: of those that run, or of all that live, at times of any."""
+        running = [job.id for job in self.model.at("lease")]
+        live = [job.id for job in self.model.at("ready", "deferred", "lease", "held")]
+        match data.draw(st.integers(0, 7)):
+            case 0:
+                return [*self.some(data, sorted(self.model.jobs)), 1 << 40]
+            case 1 | 2 | 3:
+                return self.some(data, live)
+            case _:
+                return self.some(data, running or live)
+
+    def some_worker(self, data: st.DataObject) -> Worker:
+        """One that has claimed something."""
+        busy = [worker for worker in self.workers if worker.claimed]
+        return busy[data.draw(st.integers(0, len(busy) - 1))]
+
+    def some_runs(self, data: st.DataObject, worker: Worker) -> list[ClaimedJob]:
+        """Some of what the worker runs, or at times of what it has ever run, each job once."""
+        runs = [
+            run
+            for run in worker.claimed
+            if (job := self.holds(worker, run.id)) is not None and job.attempts == run.attempts
+        ]
+        if not runs or data.draw(st.integers(0, 3)) == 0:
+            runs = worker.claimed
+        return list({run.id: run for run in self.some(data, runs)}.values())
 
     def holds(self, worker: Worker, job_id: int) -> Job | None:
         """The job, where the worker can end it by its layout."""
@@ -204,6 +241,12 @@ class LeaseMachine(RuleBasedStateMachine):
 
     # -- Producers ----------------------------------------------------------------------------
 
+    @precondition(lambda self: len(self.model.at("ready")) < 6)
+    @rule()
+    def refill(self) -> None:
+        """Something of everything, so that the others find what to do."""
+        self.enqueue(PLENTY_OF_JOBS, "skip", single=False)
+
     @rule(job=new_job, on_conflict=conflicts)
     def enqueue_one(self, job: Any, on_conflict: Any) -> None:
         self.enqueue([job], on_conflict, single=True)
@@ -223,7 +266,9 @@ class LeaseMachine(RuleBasedStateMachine):
         given = [job[4] for job in jobs if job[4] is not None]
         conflict = len(given) > len(set(given)) or bool(set(given) & self.model.keys.keys())
         try:
-            ids = self.run(self.office.queries.enqueue(*columns, on_conflict=on_conflict))
+            ids: list[Any] = self.run(
+                self.office.queries.enqueue(*columns, on_conflict=on_conflict)
+            )
         except DuplicateJobError:
             assert conflict
             assert on_conflict == "raise"
@@ -386,17 +431,23 @@ class LeaseMachine(RuleBasedStateMachine):
             if lease.stale and lease.id in seen.leases and not seen.leases[lease.id].stale:
                 lease.stale = False
 
-    @precondition(lambda self: any(worker.claimed for worker in self.workers))
-    @rule(data=st.data(), number=workers, whole=st.booleans(), loss=losses)
-    def finish(self, data: st.DataObject, number: int, whole: bool, loss: Any) -> None:
-        worker = self.workers[number]
-        chosen = self.some(data, worker.claimed, 6)
-        ids = [job.id for job in chosen]
-        if whole and ids:
-            # A lease as it is, so that it may end as a whole.
-            leases = [lease for lease in self.model.leases.values() if lease.owner == worker.owner]
-            ids = [job_id for lease in leases[:2] for job_id in lease.ids] or ids
-        ids = list(dict.fromkeys(ids))
+    @precondition(somebody_works)
+    @rule(data=st.data(), loss=losses)
+    def finish_some(self, data: st.DataObject, loss: Any) -> None:
+        worker = self.some_worker(data)
+        self.finish(worker, [job.id for job in self.some_runs(data, worker)], loss)
+
+    @precondition(lambda self: self.model.leases)
+    @rule(data=st.data(), loss=losses)
+    def finish_all_of_a_lease(self, data: st.DataObject, loss: Any) -> None:
+        """Whatever has become of its jobs meanwhile."""
+        leases = self.some(data, list(self.model.leases.values()), 2)
+        for worker in self.workers:
+            if worker.owner == leases[0].owner:
+                ids = [job_id for lease in leases for job_id in lease.ids]
+                self.finish(worker, list(dict.fromkeys(ids)), loss)
+
+    def finish(self, worker: Worker, ids: list[int], loss: Any) -> None:
         held = [job for job_id in ids if (job := self.holds(worker, job_id)) is not None]
         answered, _ = self.attempt(worker, loss, worker.finish(ids))
         seen = self.look()
@@ -405,10 +456,9 @@ class LeaseMachine(RuleBasedStateMachine):
                 self.model.finish(job)
         self.beat_those_that_were_written(seen)
 
-    @precondition(lambda self: any(worker.claimed for worker in self.workers))
+    @precondition(somebody_works)
     @rule(
         data=st.data(),
-        number=workers,
         statuses=st.lists(
             st.sampled_from(["exception", "canceled", "failed", "successful"]),
             min_size=4,
@@ -418,9 +468,9 @@ class LeaseMachine(RuleBasedStateMachine):
         loss=losses,
     )
     def acknowledge(
-        self, data: st.DataObject, number: int, statuses: list[Any], record: bool, loss: Any
+        self, data: st.DataObject, statuses: list[Any], record: bool, loss: Any
     ) -> None:
-        worker = self.workers[number]
+        worker = self.some_worker(data)
         traceback = _traceback() if record else None
         outcomes = [
             Outcome(job, status, traceback)
@@ -438,15 +488,14 @@ class LeaseMachine(RuleBasedStateMachine):
                 self.model.settle(job, status)
         self.beat_those_that_were_written(seen)
 
-    @precondition(lambda self: any(worker.claimed for worker in self.workers))
+    @precondition(somebody_works)
     @rule(
         data=st.data(),
-        number=workers,
         delays=st.lists(st.sampled_from([NOW, -DAY, DAY]), min_size=4, max_size=4),
         loss=losses,
     )
-    def retry(self, data: st.DataObject, number: int, delays: list[timedelta], loss: Any) -> None:
-        worker = self.workers[number]
+    def retry(self, data: st.DataObject, delays: list[timedelta], loss: Any) -> None:
+        worker = self.some_worker(data)
         retries = [
             Retry(job, delay, None)
             for job, delay in zip(self.some_runs(data, worker), delays, strict=False)
@@ -465,15 +514,11 @@ class LeaseMachine(RuleBasedStateMachine):
                 self.model.retry(job, deferred=delay > NOW)
         self.beat_those_that_were_written(seen)
 
-    def some_runs(self, data: st.DataObject, worker: Worker) -> list[ClaimedJob]:
-        """Some of what the worker has ever claimed, each job once."""
-        return list({job.id: job for job in self.some(data, worker.claimed)}.values())
-
-    @precondition(lambda self: any(worker.claimed for worker in self.workers))
-    @rule(data=st.data(), number=workers)
-    def heartbeat(self, data: st.DataObject, number: int) -> None:
-        worker = self.workers[number]
-        ids = list({job.id for job in self.some(data, worker.claimed)})
+    @precondition(somebody_works)
+    @rule(data=st.data())
+    def heartbeat(self, data: st.DataObject) -> None:
+        worker = self.some_worker(data)
+        ids = [job.id for job in self.some_runs(data, worker)]
         held = {job_id for job_id in ids if self.holds(worker, job_id) is not None}
         alive = self.run(worker.layout.heartbeat(ids, worker.owner))
         assert alive == held
@@ -536,15 +581,14 @@ class LeaseMachine(RuleBasedStateMachine):
 
     # -- Single jobs, without a layout that knows of leases -----------------------------------
 
-    @precondition(lambda self: any(worker.claimed for worker in self.workers))
+    @precondition(somebody_works)
     @rule(
         data=st.data(),
-        number=workers,
         statuses=st.lists(st.sampled_from([*ENDS, "failed"]), min_size=4, max_size=4),
         record=st.booleans(),
     )
-    def log_jobs(self, data: st.DataObject, number: int, statuses: list[Any], record: bool) -> None:
-        worker = self.workers[number]
+    def log_jobs(self, data: st.DataObject, statuses: list[Any], record: bool) -> None:
+        worker = self.some_worker(data)
         chosen = list(zip(self.some_runs(data, worker), statuses, strict=False))
         traceback = _traceback() if record else None
         self.run(self.office.queries.log_jobs([(job, status, traceback) for job, status in chosen]))
@@ -557,10 +601,10 @@ class LeaseMachine(RuleBasedStateMachine):
             else:
                 self.model.settle(job, status)
 
-    @precondition(lambda self: any(worker.claimed for worker in self.workers))
-    @rule(data=st.data(), number=workers, delay=st.sampled_from([NOW, DAY]))
-    def retry_job(self, data: st.DataObject, number: int, delay: timedelta) -> None:
-        for item in self.some(data, self.workers[number].claimed, 1):
+    @precondition(somebody_works)
+    @rule(data=st.data(), delay=st.sampled_from([NOW, DAY]))
+    def retry_job(self, data: st.DataObject, delay: timedelta) -> None:
+        for item in self.some_runs(data, self.some_worker(data))[:1]:
             self.run(self.office.queries.retry_job(item, delay, None))
             job = self.model.jobs[item.id]
             if (
@@ -610,50 +654,45 @@ class LeaseMachine(RuleBasedStateMachine):
         for job in held:
             self.model.requeue(job)
 
-    @rule(chosen=st.lists(names, min_size=1, max_size=2, unique=True), luck=st.integers(0, 2))
-    def clear_some(self, chosen: list[str], luck: int) -> None:
-        if luck:
-            return
-        self.run(self.office.queries.clear_queue(chosen))
-        for job in self.model.at("ready", "deferred", "lease", "held"):
-            if job.entrypoint in chosen:
-                self.model.remove(job, "deleted")
-
-    @rule(luck=st.integers(0, 9))
-    def clear_all(self, luck: int) -> None:
-        if luck:
-            return
-        self.run(self.office.queries.clear_queue())
-        self.model.clear()
+    @rule(
+        what=st.sampled_from(["some jobs"] * 4 + ["some log", "all log", "old log"] * 2 + ["all"]),
+        chosen=st.lists(names, min_size=1, max_size=2, unique=True),
+    )
+    def clean_up(self, what: str, chosen: list[str]) -> None:
+        queries = self.office.queries
+        match what:
+            case "some jobs":
+                self.run(queries.clear_queue(chosen))
+                for job in self.model.at("ready", "deferred", "lease", "held"):
+                    if job.entrypoint in chosen:
+                        self.model.remove(job, "deleted")
+            case "all":
+                self.run(queries.clear_queue())
+                self.model.clear()
+            case "old log":
+                self.run(queries.prune_log(NOW))
+                self.model.forget_log(LIMITS)
+            case _:
+                # First: what is not counted is lost with the log.
+                self.run(queries.aggregate_logs())
+                self.run(queries.clear_queue_log(chosen if what == "some log" else None))
+                self.model.forget_log(chosen if what == "some log" else LIMITS)
 
     @rule()
-    def aggregate(self) -> None:
-        self.run(self.office.queries.aggregate_logs())
-        assert self.look().statistics == self.model.counted
-        assert self.run(self.office.queries.unaggregated_log_count()) == 0
-
-    @rule()
-    def read_statistics(self) -> None:
-        rows = self.run(self.office.queries.throughput_summary())
-        found = {(row.entrypoint, row.status): row.total_count for row in rows}
-        expected = self.model.statistics()
-        for (name, status), count in found.items():
-            assert count == expected[name, status], (name, status)
-        assert not {
-            key for key in expected if key not in found and key[1] in {row.status for row in rows}
+    def count(self) -> None:
+        """By the statistics, which contain everything that is over once it is aggregated."""
+        queries = self.office.queries
+        totals = {
+            (row.entrypoint, row.status): row.total_count
+            for row in self.run(queries.throughput_summary())
         }
-
-    @rule(chosen=st.one_of(st.none(), names))
-    def clear_log(self, chosen: str | None) -> None:
-        # First: what is not counted is lost with the log.
-        self.run(self.office.queries.aggregate_logs())
-        self.run(self.office.queries.clear_queue_log(chosen))
-        self.model.forget_log(LIMITS if chosen is None else [chosen])
-
-    @rule()
-    def prune(self) -> None:
-        self.run(self.office.queries.prune_log(NOW))
-        self.model.forget_log(LIMITS)
+        assert self.look().statistics == self.model.counted
+        assert self.run(queries.unaggregated_log_count()) == 0
+        expected = self.model.statistics()
+        assert totals == expected
+        for row in self.run(queries.log_statistics(None)):
+            expected[row.entrypoint, row.status] -= row.count
+        assert not any(expected.values())
 
     # -- After each step ----------------------------------------------------------------------
 
@@ -667,13 +706,14 @@ class LeaseMachine(RuleBasedStateMachine):
     def statuses_agree(self) -> None:
         ids: list[Any] = sorted(self.model.jobs)
         found = dict(self.run(self.office.queries.job_status(ids)))
+        places = {"lease": "picked", "held": "failed", "ready": "queued", "deferred": "queued"}
+        expected = {}
         for job in self.model.jobs.values():
-            if job.place == "ended":
-                if job.end in job.written:
-                    assert found[job.id] == job.end
-            elif job.place != "cleared":
-                expected = {"lease": "picked", "held": "failed"}.get(job.place, "queued")
-                assert found[job.id] == expected
+            if job.place in places:
+                expected[job.id] = places[job.place]
+            elif job.end is not None and job.end in job.written:
+                expected[job.id] = job.end
+        assert found == expected
 
 
 def _traceback() -> TracebackRecord:

@@ -17,8 +17,8 @@ from pgq_fast.settings import DBSettings, JobLog, Layout
 
 pytestmark = [pytest.mark.layouts("lease"), pytest.mark.impl_agnostic, pytest.mark.timeout(0)]
 
-EXAMPLES = int(os.environ.get("PGQ_TEST_MODEL_EXAMPLES", "20"))
-STEPS = 40
+EXAMPLES = int(os.environ.get("PGQ_TEST_MODEL_EXAMPLES", "15"))
+STEPS = 60
 
 
 def db_settings(default: str, **of: str) -> DBSettings:

@@ -10,7 +10,9 @@ import pytest
 
 from behaviour.helpers import eventually
 from lease_protocol.conftest import Join, Session
+from lease_protocol.crowd import together
 from lease_protocol.members import LOCK_WAITS, Member, blocked
+from pgq_fast.errors import DuplicateJobError
 from pgq_fast.layouts.base import Outcome, Retry
 from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.settings import DBSettings, JobLog, Layout
@@ -96,6 +98,26 @@ async def test_a_priority_is_raised_while_the_job_comes_back(join: Join, move: s
     assert await member.rows("SELECT job_id, priority FROM pgqueuer_dedupe") == [(job_id, 7)]
 
 
+async def test_an_end_and_a_clearing_do_not_wait_for_each_other(
+    join: Join, session: Session
+) -> None:
+    worker, operator, stopper = await join(), await join(), await session()
+    for key in ("a", "b"):
+        await worker.queries.enqueue("e", None, dedupe_key=key)
+    jobs = await worker.claim()
+    # Stops the clearing when it has all leases, or some keys.
+    transaction = stopper.transaction()
+    await transaction.start()
+    await stopper.execute("SELECT FROM pgqueuer_dedupe WHERE key = 'b' FOR UPDATE")
+    clearing = asyncio.create_task(operator.queries.clear_queue("e"))
+    await blocked(stopper)
+    ending = asyncio.create_task(worker.finish([job.id for job in jobs]))
+    await blocked(stopper, 2)
+    await transaction.commit()
+    await together(clearing, ending)
+    assert await worker.rows("SELECT FROM pgqueuer UNION ALL SELECT FROM pgqueuer_dedupe") == []
+
+
 async def test_a_claim_and_a_cancellation_do_not_wait_for_each_other(
     join: Join, session: Session
 ) -> None:
@@ -173,3 +195,96 @@ async def test_the_log_has_no_entries_of_jobs_that_are_only_counted(join: Join) 
     await member.finish(ids)
     assert await member.queries.unaggregated_log_count() == 9
     assert await member.queries.queue_log() == []
+
+
+async def test_requeued_keys_and_new_ones_do_not_wait_for_each_other(
+    join: Join, session: Session
+) -> None:
+    operator, producer, stopper = await join(), await join(), await session()
+    for key in ("b", "a"):
+        await producer.queries.enqueue("e", None, dedupe_key=key)
+    held = await operator.claim()
+    await operator.layout.acknowledge(
+        [Outcome(job, "failed", None) for job in held], operator.owner
+    )
+    transaction = stopper.transaction()
+    await transaction.start()
+    await stopper.execute(
+        "INSERT INTO pgqueuer_dedupe (key, job_id, entrypoint, priority) VALUES ('b', 0, 'e', 0)"
+    )
+    requeued = asyncio.create_task(operator.queries.requeue_jobs([job.id for job in held]))
+    await blocked(stopper)
+    enqueued = asyncio.create_task(
+        producer.queries.enqueue(["e"] * 2, [None] * 2, [0] * 2, dedupe_key=["a", "b"])
+    )
+    await blocked(stopper, 2)
+    await transaction.rollback()
+    await requeued
+    with pytest.raises(DuplicateJobError):
+        await enqueued
+
+
+@pytest.mark.parametrize("how", ["end", "hold", "retry"])
+async def test_a_job_that_is_told_of_twice_at_once_moves_once(join: Join, how: str) -> None:
+    """As by a worker that got its own late job back, and ran it again."""
+    member = await join()
+    (job_id,) = await member.queries.enqueue("e", None)
+    (job,) = await member.claim()
+    if how == "retry":
+        await member.layout.retry([Retry(job, NOW, None), Retry(job, DAY, None)], member.owner)
+        places = [("queued", 1)]
+    else:
+        status: Any = "exception" if how == "end" else "failed"
+        outcomes = [Outcome(job, status, None), Outcome(job, "canceled", None)]
+        await member.layout.acknowledge(outcomes, member.owner)
+        places = [] if how == "end" else [("failed", 0)]
+    assert await member.rows("SELECT status::text, attempts FROM pgqueuer") == places
+    ends = await member.rows("SELECT count(*) FROM pgqueuer_log WHERE status = 'canceled'")
+    assert ends == [(0,)]
+    assert (await member.queries.job_status([job_id]))[0][1] == (
+        "exception" if how == "end" else places[0][0]
+    )
+
+
+@pytest.mark.parametrize(
+    "act", ["finish", "some", "claim", "settle", "heartbeat", "release", "vouch"]
+)
+async def test_leases_are_locked_in_one_order(join: Join, session: Session, act: str) -> None:
+    """Whatever the order in which their rows lie in the table."""
+    worker, operator, stopper = await join(), await join(), await session()
+    ids = await worker.queries.enqueue(["e"] * 4, [None] * 4, [0] * 4)
+    first, second = await worker.claim(2), await worker.claim(2)
+    # Moves the row behind the other one.
+    await stopper.execute("UPDATE pgqueuer_lease SET heartbeat = now() WHERE $1 = ANY(ids)", ids[0])
+    # So that the planner knows how small it is.
+    await stopper.execute("ANALYZE pgqueuer_lease")
+    transaction = stopper.transaction()
+    await transaction.start()
+    await stopper.execute("SELECT FROM pgqueuer_lease WHERE $1 = ANY(ids) FOR UPDATE", ids[0])
+    canceling = asyncio.create_task(operator.queries.mark_job_as_cancelled([ids[0], ids[2]]))
+    await blocked(stopper)
+    some = [first[1], second[1]]
+    match act:
+        case "finish":
+            call: Any = worker.finish(ids)
+        case "some":
+            call = worker.finish([job.id for job in some])
+        case "claim":
+            call = worker.claim(ending=ids)
+        case "settle":
+            outcomes = [Outcome(job, "exception", None) for job in some]
+            call = worker.layout.acknowledge(outcomes, worker.owner)
+        case "heartbeat":
+            call = worker.layout.heartbeat(ids, worker.owner)
+        case "release":
+            call = worker.layout.release(worker.owner, [])
+        case _:
+            call = worker.queries.update_heartbeat(ids)
+    calling = asyncio.create_task(call)
+    await blocked(stopper, 2)
+    await transaction.commit()
+    await together(canceling, calling)
+    assert dict(await worker.queries.job_status([ids[0], ids[2]])) == {
+        ids[0]: "canceled",
+        ids[2]: "canceled",
+    }

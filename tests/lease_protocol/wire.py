@@ -51,6 +51,9 @@ class Wire:
     async def fetch_rows(self, query: str, *args: object) -> Sequence[Row]:
         return await self._send(self._driver.fetch_rows, query, *args)  # type: ignore[no-any-return]
 
+    async def notify(self, channel: str, payload: str) -> None:
+        await self._driver.notify(channel, payload)
+
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         return self._driver.transaction()
 

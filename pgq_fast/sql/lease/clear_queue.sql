@@ -1,5 +1,6 @@
--- Delete the jobs of the entrypoints $1 up to the id $2, wherever they are, and log them. Returns
--- how many were found. $3 and $4 say what is logged.
+-- Delete the jobs of the entrypoints $1 up to the id $2, wherever they are, and log them. Returns how
+-- many it were, and how many others were there when this began: they are on their way from one place
+-- to another. $3 and $4 say what is logged.
 WITH
 modes AS MATERIALIZED (
     SELECT $3::text AS fallback, $4::text::jsonb AS exceptions
@@ -25,6 +26,7 @@ keyed AS MATERIALIZED (
     SELECT job_id AS id, priority
     FROM {dedupe_table}
     WHERE entrypoint = ANY($1::text[]) AND job_id <= $2::bigint
+        AND (SELECT count(*) FROM leased) >= 0
     ORDER BY key
     FOR UPDATE
 ),
@@ -66,4 +68,17 @@ moved AS MATERIALIZED (
     LEFT JOIN keyed USING (id)
 ),
 -- include lease/parts/log_moves
-SELECT count(*) AS cleared FROM moved
+SELECT count(*) AS cleared, (
+    SELECT count(*) FROM {ready_table} WHERE entrypoint = ANY($1::text[]) AND id <= $2::bigint
+) + (
+    SELECT count(*) FROM {deferred_table} WHERE entrypoint = ANY($1::text[]) AND id <= $2::bigint
+) + (
+    SELECT count(*) FROM {held_table} WHERE entrypoint = ANY($1::text[]) AND id <= $2::bigint
+) + (
+    SELECT count(*)
+    FROM {lease_table} AS lease
+    CROSS JOIN LATERAL unnest(lease.ids) WITH ORDINALITY AS job (id, place)
+    WHERE lease.entrypoint = ANY($1::text[]) AND job.id <= $2::bigint
+        AND substring(lease.done, job.place::integer, 1) = B'0'
+) - count(*) AS missed
+FROM moved

@@ -16,6 +16,7 @@ mine AS MATERIALIZED (
     JOIN wish USING (id)
     WHERE lease.id = ANY($1::text::bigint[]) AND lease.worker IS NOT DISTINCT FROM $3::uuid
         AND length(wish.bits) = length(lease.done)
+    ORDER BY lease.id
     FOR UPDATE OF lease
 ),
 kept AS (

@@ -5,7 +5,13 @@ WITH
 alive AS (
     UPDATE {lease_table}
     SET heartbeat = now()
-    WHERE id = ANY($1::text::bigint[]) AND worker IS NOT DISTINCT FROM $2::uuid
+    WHERE id = ANY(ARRAY(
+        SELECT id
+        FROM {lease_table}
+        WHERE id = ANY($1::text::bigint[]) AND worker IS NOT DISTINCT FROM $2::uuid
+        ORDER BY id
+        FOR UPDATE
+    ))
         -- [relaxed
         AND (SELECT setting FROM relaxed) = 'off'
         -- relaxed]

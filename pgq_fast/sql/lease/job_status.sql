@@ -67,4 +67,8 @@ live AS (
 SELECT id AS job_id, coalesce(live.status, logged.status)::text AS status
 FROM live
 FULL JOIN logged USING (id)
+-- One that is nowhere and has no end in the log has ended without a word: what the log says of an
+-- earlier run is not true any more.
+WHERE live.status IS NOT NULL
+    OR logged.status IN ('successful', 'exception', 'canceled', 'deleted')
 ORDER BY id

@@ -1,11 +1,12 @@
 -- End the jobs $1 with the statuses $2 and the traceback records $3: failed ones are held, the
--- others leave the queue. Returns the ids of those that were found. $5 and $6 say what is logged.
+-- others leave the queue. $5 and $6 say what is logged.
 --
 -- [fenced
 -- Fenced by the owners $4: a job that has changed hands since stays as it is.
 -- fenced]
 -- [anyone
--- Whoever holds them; the owners $4 are all NULL.
+-- Whoever holds them; the owners $4 are all NULL. Returns the ids of the jobs that were in the queue
+-- when this began, and whether they have ended now: one that was on its way has not.
 -- anyone]
 WITH RECURSIVE
 modes AS MATERIALIZED (
@@ -43,4 +44,15 @@ held_back AS (
 ),
 -- keeping]
 -- include lease/parts/log_moves
+-- [fenced
 SELECT id FROM moved
+-- fenced]
+-- [anyone
+SELECT id, EXISTS (SELECT FROM moved WHERE moved.id = seen.id) AS ended
+FROM (
+    SELECT id FROM in_lease
+    UNION SELECT id FROM in_held
+    UNION SELECT id FROM in_ready
+    UNION SELECT id FROM in_deferred
+) AS seen
+-- anyone]

@@ -4,9 +4,10 @@
 -- A job that is in a lease takes its priority from dedupe when it comes back. For `fan` see
 -- enqueue_many.sql.
 WITH RECURSIVE
+-- Locked in their order and before the jobs, as everybody does it; see parts/keyed.sql.
 wanted AS MATERIALIZED (
     SELECT taken.*
-    FROM unnest($1::text[]) AS argument (key)
+    FROM (SELECT key FROM unnest($1::text[]) AS argument (key) ORDER BY key) AS argument
     CROSS JOIN LATERAL (
         SELECT taken.key, taken.job_id, taken.entrypoint, taken.priority
         FROM {dedupe_table} AS taken
@@ -14,6 +15,7 @@ wanted AS MATERIALIZED (
         WHERE taken.key >= argument.key AND taken.key <= argument.key
         ORDER BY taken.key
         LIMIT 1
+        FOR UPDATE OF taken
     ) AS taken
 ),
 -- The priorities that occur below the wanted ones: there is no index by id, so each is looked at.

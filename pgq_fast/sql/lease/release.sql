@@ -6,6 +6,7 @@ mine AS MATERIALIZED (
         -- include lease/parts/fits
     FROM {lease_table}
     WHERE worker = $1::uuid
+    ORDER BY id
     FOR UPDATE
 ),
 wanted AS (

@@ -12,6 +12,8 @@ requeued AS (
 keyed_again AS (
     INSERT INTO {dedupe_table} (key, job_id, entrypoint, priority)
     SELECT dedupe_key, id, entrypoint, priority FROM requeued WHERE dedupe_key IS NOT NULL
+    -- As producers do, so that nobody waits for somebody who waits for him.
+    ORDER BY dedupe_key
 ),
 to_ready AS (
     INSERT INTO {ready_table} (id, priority, created, entrypoint, dedupe_key, payload, headers)

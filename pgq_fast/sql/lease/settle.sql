@@ -16,6 +16,7 @@ mine AS MATERIALIZED (
         execute_after, dedupe_keys, payloads, headers
     FROM {lease_table}
     WHERE id = ANY($1::text::bigint[]) AND worker IS NOT DISTINCT FROM $3::uuid
+    ORDER BY id
     FOR UPDATE
 ),
 -- The bits of the jobs that are meant and not done yet. With them each lease is unpacked once, not once

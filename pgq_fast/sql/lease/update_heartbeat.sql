@@ -2,8 +2,15 @@
 UPDATE {lease_table}
 SET heartbeat = now()
 WHERE id = ANY(ARRAY(
-    SELECT lease.id
-    FROM {lease_table} AS lease
-    CROSS JOIN LATERAL unnest(lease.ids) AS job (id)
-    JOIN unnest($1::bigint[]) AS wanted (id) ON wanted.id = job.id
+    -- Locked by id, as everybody does it.
+    SELECT id
+    FROM {lease_table}
+    WHERE id = ANY(ARRAY(
+        SELECT lease.id
+        FROM {lease_table} AS lease
+        CROSS JOIN LATERAL unnest(lease.ids) AS job (id)
+        JOIN unnest($1::bigint[]) AS wanted (id) ON wanted.id = job.id
+    ))
+    ORDER BY id
+    FOR UPDATE
 ))

@@ -1,8 +1,15 @@
 -- Nothing is left of a lease but a row of the log with those of its jobs that had not ended before.
 ended AS (
     DELETE FROM {lease_table}
-    -- Compared so that the owner's index is no choice.
-    WHERE id = ANY(<leases>::text::bigint[]) AND worker IS NOT DISTINCT FROM <owner>::uuid
+    WHERE id = ANY(ARRAY(
+        -- Locked by id, as everybody does it.
+        SELECT id
+        FROM {lease_table}
+        -- Compared so that the owner's index is no choice.
+        WHERE id = ANY(<leases>::text::bigint[]) AND worker IS NOT DISTINCT FROM <owner>::uuid
+        ORDER BY id
+        FOR UPDATE
+    ))
     RETURNING id, entrypoint, worker, picked_at, done, ids, priorities, created, dedupe_keys
 ),
 fresh AS (

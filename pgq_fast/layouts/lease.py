@@ -38,9 +38,9 @@ DEADLOCK_DETECTED: Final = "40P01"
 FRONT: Final = (-(2**31), -(2**63))
 """Before every job in the order of claims: the complement of a priority, and an id."""
 
-ONWARD_FROM: Final = 10_000
-"""Jobs that this worker claims from the front of the line until it goes on from where its last
-claim ended: to pass over about so many dead index entries costs no more than a millisecond."""
+ONWARD_FROM: Final = 1_000
+"""Jobs that this worker claims from the front of the line until it goes on from where the last
+claim ended: to pass over about so many dead index entries costs next to nothing."""
 
 SLOW_CLAIM: Final = 0.05
 """Seconds of a claim from the front after which the same holds whatever their number: others have
@@ -230,6 +230,7 @@ class LeaseLayout:
             max_bytes,
             Int8Array([rank for rank, _ in places]),
             Int8Array([number for _, number in places]),
+            False,
         ]
         if self._seats is not None:
             args.append(self._seats)
@@ -237,8 +238,8 @@ class LeaseLayout:
             args.append(budget)
         rows: Sequence[Row] | None = ()
         for pause in (*TURN_PAUSES, 0.0):
-            takes_turns = batch_size >= TURNS_FROM and pause > 0
-            rows = await self._send_claim(args, owner, ended, takes_turns, budget is not None)
+            args[6] = batch_size >= TURNS_FROM and pause > 0
+            rows = await self._send_claim(args, owner, ended, budget is not None)
             if rows is None:
                 break
             for lease in ended:
@@ -255,11 +256,10 @@ class LeaseLayout:
         args: Sequence[object],
         owner: QueueManagerId,
         ended: Sequence[Lease],
-        takes_turns: bool,
         has_budget: bool,
     ) -> Sequence[Row] | None:
         """The rows of a claim; None where another worker was quicker, or nobody may claim."""
-        flags = ["budget" if has_budget else "fixed", "turns" if takes_turns else "at_once"]
+        flags = ["budget" if has_budget else "fixed"]
         if self._seats is not None:
             flags += ("limited", "several")
         else:

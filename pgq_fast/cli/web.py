@@ -1,0 +1,41 @@
+"""``pgq web``: the dashboard in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pgq_fast.cli.context import GlobalOptions
+from pgq_fast.cli.errors import CliError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(help="Serve the web dashboard, which the extra 'web' installs.")(web)
+
+
+def web(
+    context: typer.Context,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            envvar="PGQUEUER_WEB_HOST",
+            help="Address to listen on; 0.0.0.0 is every one of this machine.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", envvar="PGQUEUER_WEB_PORT", help="TCP port to listen on.")
+    ] = 8080,
+) -> None:
+    """Until SIGINT or SIGTERM."""
+    try:
+        from pgq_fast.web import serve
+    except ModuleNotFoundError as error:
+        raise CliError(
+            f"the web dashboard is an extra, {error.name} is missing: pip install 'pgq-fast[web]'"
+        ) from error
+    serve(context.ensure_object(GlobalOptions).pg_dsn or None, host=host, port=port)

@@ -84,7 +84,7 @@ def explain(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """What *error* says, without details on further lines, a closing full stop and passwords."""
     lines = str(error).strip().splitlines()
-    return _redacted(lines[0].rstrip(".")) if lines else type(error).__name__
+    return _redacted(lines[0].rstrip(".:")) if lines else type(error).__name__
 
 
 # As in a DSN of either form.
@@ -100,16 +100,14 @@ def _redacted(text: str) -> str:
 def _where(error: BaseException) -> str:
     """The innermost line of the user's own code, as far as that can be told."""
     here = str(Path.cwd())
-    frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame
-        for frame in frames
+        for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename.startswith(here) and "site-packages" not in frame.filename
     ]
-    if not frames:
+    if not own:
         return ""
-    frame = (own or frames)[-1]
-    return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})"
 
 
 def _invalid_settings(error: ValidationError) -> str:

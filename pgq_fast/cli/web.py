@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated
 
 import typer
@@ -33,7 +34,7 @@ def web(
 ) -> None:
     """Until SIGINT or SIGTERM."""
     try:
-        from pgq_fast.web import serve
+        serve = importlib.import_module("pgq_fast.web").serve
     except ModuleNotFoundError as error:
         raise CliError(
             f"the web dashboard is an extra, {error.name} is missing: pip install 'pgq-fast[web]'"

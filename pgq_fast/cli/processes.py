@@ -1,0 +1,148 @@
+"""``pgq run --processes``: several worker processes, and the one that looks after them.
+
+The standard input of each worker is a pipe whose other end only the supervisor has. When it is
+closed, the worker ends as by SIGTERM. So a supervisor that is killed leaves no workers behind, and
+a signal that a terminal or a service manager sends to all processes is not sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pgq_fast.logconfig import logger
+from pgq_fast.supervisor import stop_signals
+from pgq_fast.tasks import wait_for_event
+
+__all__ = ["CANNOT_START", "STOPPED_BY_SIGNAL", "call_at_end_of_input", "supervise"]
+
+CANNOT_START: Final = 78
+"""Exit code of a worker whose factory cannot be loaded: another one could not either."""
+
+STOPPED_BY_SIGNAL: Final = 79
+"""Exit code of a worker that a signal of its own ended, for somebody who wants a fresh one."""
+
+LONGEST_PAUSE: Final = 60.0
+"""Seconds that a worker is waited with at most, unless the first pause is longer."""
+
+CALM: Final = 60.0
+"""Seconds after which a worker that dies has not died of how it started: pauses begin anew."""
+
+
+def call_at_end_of_input(callback: Callable[[], None]) -> None:
+    """Have *callback* called on the running loop when the supervisor closes its pipe, or dies."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(sys.stdin.fileno(), 1024):
+                pass
+        # The loop may be over.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(callback)
+
+    # In a thread: not every loop can wait for a pipe on every platform.
+    threading.Thread(target=read, name="pgq_fast supervisor's pipe", daemon=True).start()
+
+
+async def supervise(
+    command: Sequence[str], count: int, *, restart: bool, first_pause: float
+) -> int:
+    """Run *count* processes until SIGINT or SIGTERM, or until all have ended for good.
+
+    Args:
+        command: The worker.
+        count: How many at a time.
+        restart: Whether to start another one for each that fails or is killed.
+        first_pause: Seconds before that; twice as long each time it dies again soon after.
+
+    Returns:
+        The exit code: 0 if every process ended well, else 1.
+    """
+    fleet = _Fleet(command, restart=restart, first_pause=first_pause)
+    with stop_signals(fleet.stop, abandon=fleet.kill):
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(fleet.keep(number + 1)) for number in range(count)]
+    return 0 if all(task.result() for task in tasks) else 1
+
+
+class _Fleet:
+    def __init__(self, command: Sequence[str], *, restart: bool, first_pause: float) -> None:
+        self.command = command
+        self.restart = restart
+        self.first_pause = first_pause
+        self.stop = asyncio.Event()
+        self.processes: set[asyncio.subprocess.Process] = set()
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def keep(self, number: int) -> bool:
+        """Keep the process *number* running; whether it ended well in the end."""
+        pause = self.first_pause
+        while not self.stop.is_set():
+            began = time.monotonic()
+            code = await self._run_one(number)
+            if code == 0:
+                return True
+            if code == CANNOT_START:
+                self.stop.set()
+                return False
+            if self.stop.is_set():
+                return code == STOPPED_BY_SIGNAL
+            if code == STOPPED_BY_SIGNAL or time.monotonic() - began > CALM:
+                pause = self.first_pause
+            elif not self.restart:
+                logger.error("Worker process %d %s", number, _as_words(code))
+                return False
+            logger.warning(
+                "Worker process %d %s; the next one starts in %g seconds",
+                number,
+                _as_words(code),
+                pause,
+            )
+            await wait_for_event(self.stop, pause)
+            pause = max(self.first_pause, min(2 * pause, LONGEST_PAUSE))
+        return True
+
+    async def _run_one(self, number: int) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            stdin=asyncio.subprocess.PIPE,
+            # Ctrl-C is for the supervisor.
+            start_new_session=True,
+        )
+        logger.info("Worker process %d has the pid %d", number, process.pid)
+        self.processes.add(process)
+        told = asyncio.create_task(self._tell(process))
+        try:
+            return await process.wait()
+        finally:
+            told.cancel()
+            self.processes.discard(process)
+
+    async def _tell(self, process: asyncio.subprocess.Process) -> None:
+        await self.stop.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def _as_words(code: int) -> str:
+    if code == STOPPED_BY_SIGNAL:
+        return "was stopped by a signal"
+    if code >= 0:
+        return f"failed with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

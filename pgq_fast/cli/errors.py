@@ -72,7 +72,10 @@ def explain(error: BaseException) -> str:
     # Of the operating system's errors only these are the connection's; a factory may open files.
     of_a_file = isinstance(error, OSError) and not isinstance(error, ConnectionError)
     if is_connection_lost(error) and not of_a_file:
-        return "the connection to PostgreSQL was lost. Look at the server, then run it again."
+        return (
+            f"the connection to PostgreSQL failed: {first_line(error)}. Look at the server, then "
+            "run it again."
+        )
     # Most likely a factory's or a handler's.
     said = first_line(error)
     what = (

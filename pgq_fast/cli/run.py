@@ -107,6 +107,11 @@ def run_worker(
     ] = False,
 ) -> None:
     """Run the worker that *factory_fn* makes, or several of them in processes of their own."""
+    if max_concurrent_tasks is not None and max_concurrent_tasks < 2 * (batch_size or 0):
+        raise typer.BadParameter(
+            f"--max-concurrent-tasks {max_concurrent_tasks} is less than twice the --batch-size "
+            f"{batch_size}: raise the one or lower the other"
+        )
     show_log(log_level.value, with_process=supervised or processes is not None)
     if processes is not None:
         command = [

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
 import psycopg
 import pytest
 
-from support.command_line import CommandLine, Done
+from support.command_line import CommandLine, Done, failed_with_one_line, succeeded
 from support.pg_programs import psql, schema_dump
 
 pytestmark = pytest.mark.impl_agnostic
 
 PRESENT = "All required PgQueuer database objects are present.\n"
 ABSENT = "No PgQueuer database objects found\n"
-
-
-def succeeded(done: Done) -> Done:
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def failed_with_one_line(done: Done) -> str:
-    """The line on stderr; nothing else may be there."""
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def execute(dsn: str, sql: str) -> None:
@@ -328,11 +313,16 @@ def test_factory(pgq: CommandLine, dsn: str) -> None:
     assert "module:function" in failed_with_one_line(nameless)
     unknown = pgq("--factory", "no_such_module:make", "install")
     assert "no_such_module" in failed_with_one_line(unknown)
-    # What the factory itself gets wrong is for its author: with the traceback.
-    own = run("broken", "install")
-    assert own.returncode == 1
-    assert "Traceback" in own.stderr
-    assert "FileNotFoundError" in own.stderr
+    # What the factory itself gets wrong is for its author, who is told where.
+    own = failed_with_one_line(run("broken", "install"))
+    assert "FileNotFoundError" in own
+    assert "(my_factories.py, line 25, in broken)" in own
+    for asking in (["--traceback"], []):
+        options = [*asking, "--factory", "my_factories:broken", "install"]
+        traced = pgq(*options, environment={} if asking else {"PGQUEUER_TRACEBACK": "1"})
+        assert (traced.returncode, traced.stdout) == (1, "")
+        assert traced.stderr.startswith("Traceback")
+        assert traced.stderr.splitlines()[-1] == own
 
 
 WITHOUT = """
@@ -424,58 +414,6 @@ def test_help(pgq: CommandLine) -> None:
     for word in ("Usage: pgqueuer", "--prefix", "install", "sql"):
         assert word in text
     assert "--dry-run" not in pgq("install", "--help").stdout
-
-
-def described(group: Any) -> dict[str, Any]:
-    """Commands and parameters of a Typer application, without help texts."""
-    commands: dict[str, Any] = {}
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            commands.update({f"{name} {sub}": d for sub, d in described(command).items()})
-            continue
-        commands[name] = parameters(command)
-    return commands
-
-
-def parameters(command: Any) -> dict[str, Any]:
-    return {
-        parameter.name: {
-            "spelled": sorted([*parameter.opts, *parameter.secondary_opts]),
-            "default": str(getattr(parameter.default, "value", parameter.default)),
-            "required": parameter.required,
-            "hidden": getattr(parameter, "hidden", False),
-            "variable": parameter.envvar,
-            "flag": getattr(parameter, "is_flag", False),
-            "repeatable": getattr(parameter, "multiple", False),
-            "values": parameter.nargs,
-        }
-        for parameter in command.params
-        if parameter.name != "help"
-    }
-
-
-def test_same_options_as_pgqueuer() -> None:
-    import typer.main
-    from pgqueuer.adapters.cli.cli import app as theirs
-
-    from pgq_fast.cli.app import app as ours
-
-    our_program, their_program = (typer.main.get_command(app) for app in (ours, theirs))
-    our_commands, their_commands = described(our_program), described(their_program)
-    # On purpose: the size of a batch tunes itself.
-    size = their_commands["run"]["batch_size"]
-    their_commands["run"]["batch_size"] = {**size, "default": "None"}
-    assert {"install", "verify", "sql upgrade"} <= our_commands.keys()
-    for name, command in our_commands.items():
-        if name in their_commands:
-            assert command == their_commands[name], name
-    renamed = {
-        "factory_fn_ref" if name == "factory" else name: value
-        for name, value in parameters(our_program).items()
-    }
-    # Ours alone.
-    assert renamed.pop("layout")["spelled"] == ["--layout"]
-    assert renamed == parameters(their_program)
 
 
 def test_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:

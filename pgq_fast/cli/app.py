@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pgq_fast.cli import jobs, schedules, watch, web
+from pgq_fast.cli import jobs, migrate, prune, schedules, watch, web
 from pgq_fast.cli import run as run_command
 from pgq_fast.cli import schema as schema_commands
 from pgq_fast.cli import sql as sql_commands
@@ -84,5 +84,15 @@ def main(
     context.obj = options
 
 
-for commands in (run_command, jobs, schedules, watch, web, schema_commands, sql_commands):
+for commands in (
+    run_command,
+    jobs,
+    schedules,
+    watch,
+    web,
+    schema_commands,
+    migrate,
+    prune,
+    sql_commands,
+):
     commands.register(app)

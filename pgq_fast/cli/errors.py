@@ -62,7 +62,7 @@ def report(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """One line: what happened, and what to do about it."""
     if isinstance(error, PgqException):
-        return _redacted(_one_line(str(error)))
+        return _redacted(_in_words_of_the_command_line(_one_line(str(error))))
     if isinstance(error, ValidationError) and error.title in _SETTINGS:
         return _invalid_settings(error)
     code = sqlstate_of(error)
@@ -88,6 +88,23 @@ def first_line(error: BaseException) -> str:
     """What *error* says, without details on further lines, a closing full stop and passwords."""
     lines = str(error).strip().splitlines()
     return _redacted(lines[0].rstrip(".:")) if lines else type(error).__name__
+
+
+# What messages tell programmers to do, and how it is done here.
+_SPELLINGS: Final = (
+    (r"DBSettings\.layout", "--layout"),
+    (r"Queries\.migrate\(to='(\w+)'\)", r"'pgq migrate --to \1'"),
+    (r"Queries\.migrate\(to=\.\.\.\)", "'pgq migrate --to ...'"),
+    (r"requeue_picked=True", "--requeue-picked"),
+    (r"more patience", "more --patience"),
+    (r"a smaller batch_size", "a smaller --batch-size"),
+)
+
+
+def _in_words_of_the_command_line(text: str) -> str:
+    for spelled, here in _SPELLINGS:
+        text = re.sub(spelled, here, text)
+    return text
 
 
 # As in a DSN of either form.

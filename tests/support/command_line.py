@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +19,9 @@ from typing import Final, TypeAlias
 Done: TypeAlias = subprocess.CompletedProcess[str]
 
 TIMEOUT: Final = 60.0
+
+SCREEN: Final = (40, 120)
+"""Lines and columns of a terminal."""
 
 EACH: Final = """
 import contextlib, io, json, sys
@@ -80,12 +87,14 @@ class CommandLine:
         dsn: str | None = None,
         program: str | None = None,
         environment: dict[str, str] | None = None,
+        terminal: bool = False,
     ) -> Running:
-        """Start it; to be used as a context manager."""
+        """Start it, on a terminal of its own if wanted; to be used as a context manager."""
         return Running(
             self._command(arguments, dsn, "pgq_fast", program),
             self._environment(environment),
             self.folder,
+            terminal,
         )
 
     @staticmethod
@@ -109,18 +118,28 @@ class CommandLine:
 class Running:
     """A process whose output can be waited for. It is killed when the block ends."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], folder: Path, terminal: bool
+    ) -> None:
+        if terminal:
+            # A pipe and a terminal end in different ways, but both are read by a number.
+            self._source, target = os.openpty()
+            fcntl.ioctl(target, termios.TIOCSWINSZ, struct.pack("HHHH", *SCREEN, 0, 0))
+            environment = {**environment, "TERM": "xterm"}
+        else:
+            self._source, target = os.pipe()
         self.process = subprocess.Popen(
             command,
             # Without a buffer what it prints can be waited for.
             env={**environment, "PYTHONUNBUFFERED": "1"},
             cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stdin=target if terminal else subprocess.DEVNULL,
+            stdout=target,
+            stderr=target,
         )
+        os.close(target)
         self.output = ""
+        self._ended = False
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -133,13 +152,20 @@ class Running:
         self.process.wait()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while True:
+            try:
+                data = os.read(self._source, 65536)
+            except OSError:
+                # A terminal that nobody writes to any more.
+                data = b""
             with self._changed:
-                self.output += line
+                self.output += decoder.decode(data)
+                self._ended = not data
                 self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
+            if not data:
+                os.close(self._source)
+                return
 
     def wait_for(self, pattern: str, times: int = 1) -> list[str]:
         """What *pattern* matches in the output, once it does so *times* times."""
@@ -148,9 +174,7 @@ class Running:
             return [match[match.lastindex or 0] for match in re.finditer(pattern, self.output)]
 
         with self._changed:
-            arrived = self._changed.wait_for(
-                lambda: len(found()) >= times or not self._reader.is_alive(), TIMEOUT
-            )
+            arrived = self._changed.wait_for(lambda: len(found()) >= times or self._ended, TIMEOUT)
             assert arrived, f"no {pattern!r} in {self.output}"
             assert len(found()) >= times, f"it ended without {pattern!r}: {self.output}"
             return found()

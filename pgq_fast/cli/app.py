@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pgq_fast.cli import jobs, migrate, prune, schedules, watch, web
+from pgq_fast.cli import jobs, measure, migrate, prune, schedules, watch, web
 from pgq_fast.cli import run as run_command
 from pgq_fast.cli import schema as schema_commands
 from pgq_fast.cli import sql as sql_commands
@@ -93,6 +93,7 @@ for commands in (
     schema_commands,
     migrate,
     prune,
+    measure,
     sql_commands,
 ):
     commands.register(app)

@@ -1,15 +1,12 @@
-"""What every command starts from: the global options, an event loop, a connection."""
+"""What every command starts from: the global options, a connection."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import inspect
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
 
 import typer
 
@@ -22,9 +19,7 @@ from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
 from pgq_fast.settings import ConnectionSettings, DBSettings, Layout, db_settings
 
-__all__ = ["GlobalOptions", "load_reference", "open_queries", "run"]
-
-T = TypeVar("T")
+__all__ = ["GlobalOptions", "load_reference", "open_queries"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,16 +155,3 @@ def _connection_failure(error: Exception) -> str:
 
 # psycopg's failures of the connection itself; libpq leaves passwords out of their text.
 _SAFE_TO_SHOW = ("OperationalError", "ConnectionTimeout")
-
-
-def run(coroutine: Coroutine[object, object, T]) -> T:
-    """Run *coroutine* on the fastest event loop there is; its result."""
-    if sys.platform == "win32":
-        # psycopg cannot use the default loop of Windows.
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(coroutine)
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.run(coroutine)
-    return uvloop.run(coroutine)

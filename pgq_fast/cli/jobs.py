@@ -13,10 +13,11 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from pgq_fast.cli.context import open_queries, run
+from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.errors import CliError
 from pgq_fast.cli.output import instant, print_json, print_table
 from pgq_fast.insights import InsightsService
+from pgq_fast.loops import run_in_loop
 from pgq_fast.models import Job
 from pgq_fast.queries import Queries
 from pgq_fast.settings import db_settings
@@ -60,7 +61,7 @@ def _ask(context: typer.Context, question: Callable[[Queries], Awaitable[T]]) ->
         async with open_queries(context, db_settings()) as queries:
             return await question(queries)
 
-    return run(asking())
+    return run_in_loop(asking())
 
 
 def queue(

@@ -7,8 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from pgq_fast.cli.context import open_queries, run
+from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.progress import Report, progress
+from pgq_fast.loops import run_in_loop
 from pgq_fast.schema.migrate import MigrationProgress, MigrationReport, Phase
 from pgq_fast.settings import Layout, db_settings
 
@@ -77,7 +78,7 @@ def migrate(
             )
 
     with progress() as report:
-        done = run(move(report))
+        done = run_in_loop(move(report))
     for note in done.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(_summary(done), err=True)

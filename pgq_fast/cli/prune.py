@@ -10,8 +10,9 @@ from typing import Annotated, Final
 
 import typer
 
-from pgq_fast.cli.context import open_queries, run
+from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.progress import Report, progress
+from pgq_fast.loops import run_in_loop
 from pgq_fast.settings import db_settings
 
 __all__ = ["register"]
@@ -81,7 +82,7 @@ def prune(
         return removed
 
     with progress() as report:
-        done = run(delete(report))
+        done = run_in_loop(delete(report))
     for part, count in done.items():
         noun = "entries" if part is Kept.log else "rows"
         typer.echo(f"Deleted {count} {noun} of the {part.value}.")

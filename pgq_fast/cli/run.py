@@ -14,9 +14,10 @@ import typer
 
 from pgq_fast import supervisor
 from pgq_fast.cli import processes as worker_processes
-from pgq_fast.cli.context import load_reference, run
+from pgq_fast.cli.context import load_reference
 from pgq_fast.cli.errors import CliError, report
 from pgq_fast.logconfig import logger
+from pgq_fast.loops import run_in_loop
 from pgq_fast.types import QueueExecutionMode
 
 __all__ = ["register"]
@@ -134,7 +135,7 @@ def run_worker(
         ]
         # A worker that drains is to come to an end.
         restart = restart_on_failure or mode is QueueExecutionMode.continuous
-        code = run(
+        code = run_in_loop(
             worker_processes.supervise(
                 command, processes, restart=restart, first_pause=restart_delay
             )
@@ -176,5 +177,5 @@ def run_worker(
         )
         return shutdown.is_set() and not released.is_set()
 
-    if run(work()) and supervised:
+    if run_in_loop(work()) and supervised:
         raise typer.Exit(worker_processes.STOPPED_BY_SIGNAL)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pgq_fast.cli.context import open_queries, run
+from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.output import print_table
+from pgq_fast.loops import run_in_loop
 from pgq_fast.models import Schedule
 from pgq_fast.settings import db_settings
 from pgq_fast.types import CronEntrypoint, ScheduleId
@@ -62,6 +63,6 @@ def schedules(
                 schedule.status,
                 schedule.entrypoint,
             )
-            for schedule in run(asking())
+            for schedule in run_in_loop(asking())
         ],
     )

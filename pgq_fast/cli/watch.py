@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from pgq_fast.cli.context import open_queries, run
+from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.output import format_table
 from pgq_fast.drivers.base import Driver
+from pgq_fast.loops import run_in_loop
 from pgq_fast.models import AnyEvent, LogStatistics
 from pgq_fast.queries import Queries
 from pgq_fast.settings import db_settings
@@ -69,7 +70,7 @@ def dashboard(
                     return
                 await asyncio.sleep(interval)
 
-    run(show())
+    run_in_loop(show())
 
 
 def _row(statistics: LogStatistics) -> tuple[object, ...]:
@@ -120,7 +121,7 @@ def listen(
         async with open_queries(context, db_settings()) as queries:
             await _print_events(queries.driver, Channel(channel))
 
-    run(show())
+    run_in_loop(show())
 
 
 async def _print_events(driver: Driver, channel: Channel) -> None:

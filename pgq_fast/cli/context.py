@@ -19,7 +19,7 @@ from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
 from pgq_fast.settings import ConnectionSettings, DBSettings, Layout, db_settings
 
-__all__ = ["GlobalOptions", "load_reference", "open_queries"]
+__all__ = ["GlobalOptions", "cannot_connect", "load_reference", "open_queries"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +138,15 @@ async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
     except (ImportError, CliError):
         raise
     except Exception as error:
-        raise CliError(
-            f"cannot connect to PostgreSQL: {_connection_failure(error)}. Check --pg-dsn, the "
-            "variables PGDSN and PGQUEUER_DSN, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE"
-        ) from error
+        raise cannot_connect(error) from error
+
+
+def cannot_connect(error: Exception) -> CliError:
+    """What to raise where a connection failed with *error*."""
+    return CliError(
+        f"cannot connect to PostgreSQL: {_connection_failure(error)}. Check --pg-dsn, the "
+        "variables PGDSN and PGQUEUER_DSN, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE"
+    )
 
 
 def _connection_failure(error: Exception) -> str:

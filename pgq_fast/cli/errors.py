@@ -109,7 +109,7 @@ def _in_words_of_the_command_line(text: str) -> str:
 
 # As in a DSN of either form.
 _PASSWORDS: Final = re.compile(
-    r"(://[^\s:/@]*:)[^\s@]+(?=@)|(\bpassword\s*=\s*)('[^']*'|[^\s&]+)", re.I
+    r"(//[^\s:/@]*:)\S+(?=@)|(\bpassword\s*=\s*)('[^']*'|[^\s&]+)", re.IGNORECASE
 )
 
 

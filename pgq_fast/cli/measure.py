@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from pgq_fast._impl import __impl__
-from pgq_fast.cli.context import GlobalOptions
+from pgq_fast.cli.context import GlobalOptions, cannot_connect
 from pgq_fast.cli.errors import CliError
 from pgq_fast.cli.output import print_json, print_table
 from pgq_fast.cli.progress import Report, progress
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-SETTINGS: Final = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level")
+SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes", "wal_level")
 """Settings of the server without which the figures mean nothing."""
 
 ROUND_TRIPS: Final = 50
@@ -120,7 +120,7 @@ def bench(
         print_json({**setup, "jobs_per_second": rates})
         return
     print_table(
-        ["Layout", "Step", "Lowest", "Median", "Highest (jobs/s)"],
+        ["Layout", "Jobs a second", "Lowest", "Median", "Highest"],
         [
             (layout.value, step, *(f"{rate:,.0f}" for rate in _spread(rates)))
             for layout, figures in found.items()
@@ -149,12 +149,17 @@ def _shown(value: object) -> str:
 async def _server(library: DriverName, dsn: str | None) -> dict[str, object]:
     from pgq_fast.trial import connect
 
+    try:
+        async with connect(library, dsn):
+            pass
+    except Exception as error:
+        raise cannot_connect(error) from error
     async with connect(library, dsn) as driver:
-        columns = ", ".join(f"current_setting('{name}') AS {name}" for name in SETTINGS)
-        (row,) = await driver.fetch(f"SELECT {columns}")
-        shown = dict(row)
-        shown["postgresql"] = shown.pop("server_version")
-        return {**shown, "round_trip_ms": round(await _round_trip(driver) * 1e3, 3)}
+        columns = "".join(f", current_setting('{name}') AS {name}" for name in SETTINGS)
+        (row,) = await driver.fetch(
+            f"SELECT current_setting('server_version') AS postgresql{columns}"
+        )
+        return {**row, "round_trip_ms": round(await _round_trip(driver) * 1e3, 3)}
 
 
 async def _round_trip(driver: Driver) -> float:
@@ -186,7 +191,7 @@ def _measure(
             enqueueing = await enqueue_all(producer, settings, jobs, counted("enqueue"))
         async with connect(library, dsn) as worker:
             draining = await drain(worker, settings, jobs, batch_size, counted("drain"))
-        return jobs / enqueueing, jobs / draining
+        return round(jobs / enqueueing, 1), round(jobs / draining, 1)
 
     with temporary_schema("pgq_fast_bench", library, dsn, layout) as settings:
         found = [run_in_loop(one_round(settings, number + 1)) for number in range(rounds)]

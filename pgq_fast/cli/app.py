@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pgq_fast.cli import jobs, measure, migrate, prune, schedules, watch, web
+from pgq_fast.cli import jobs, measure, migrate, prune, schedules, top, watch, web
 from pgq_fast.cli import run as run_command
 from pgq_fast.cli import schema as schema_commands
 from pgq_fast.cli import sql as sql_commands
@@ -89,6 +89,7 @@ for commands in (
     jobs,
     schedules,
     watch,
+    top,
     web,
     schema_commands,
     migrate,

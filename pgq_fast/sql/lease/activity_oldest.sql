@@ -21,6 +21,6 @@ WITH RECURSIVE head AS (
 -- No ORDER BY around the recursion: it ends as soon as the limit is reached.
 SELECT entrypoint, min(created) AS created, true AS is_due,
     extract(epoch FROM now() - min(created))::float8 AS age
-FROM (SELECT * FROM head LIMIT $1::bigint) AS some
+FROM (SELECT * FROM head LIMIT $1::bigint) AS first
 GROUP BY entrypoint
 ORDER BY entrypoint

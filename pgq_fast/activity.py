@@ -35,7 +35,14 @@ LAG: Final = timedelta(seconds=1)
 """Entries of the log are stamped with the beginning of their transaction: what is older than this
 will have been committed."""
 
-STATEMENT_TIMEOUT: Final = "5s"
+SETUP: Final = """
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
+-- A plan that suits an empty table must not read all of a full one.
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_sort = off;
+SET LOCAL statement_timeout = '5s'
+"""
+"""How the transaction of a sample begins."""
 
 _ENDS: Final = frozenset({"successful", "exception", "canceled", "deleted", "failed"})
 
@@ -231,11 +238,7 @@ class Monitor:
             yield self._driver
             return
         async with self._driver.transaction() as transaction:
-            # A plan made for an empty table must not read all of a full one.
-            await transaction.execute(
-                "SET LOCAL transaction_read_only = on; SET LOCAL enable_seqscan = off; "
-                f"SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"
-            )
+            await transaction.execute(SETUP)
             yield transaction
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -11,6 +11,9 @@ from pgq_fast.cli.context import GlobalOptions
 from pgq_fast.cli.errors import CliError
 
 __all__ = ["register"]
+
+NEEDED: Final = frozenset({"fastapi", "jinja2", "uvicorn", "pgq_fast.web"})
+"""What the extra installs, and what needs it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -35,8 +38,10 @@ def web(
     """Until SIGINT or SIGTERM."""
     try:
         serve = importlib.import_module("pgq_fast.web").serve
+        serve(host=host, port=port, dsn=context.ensure_object(GlobalOptions).pg_dsn or None)
     except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
         raise CliError(
             f"the web dashboard is an extra, {error.name} is missing: pip install 'pgq-fast[web]'"
         ) from error
-    serve(context.ensure_object(GlobalOptions).pg_dsn or None, host=host, port=port)

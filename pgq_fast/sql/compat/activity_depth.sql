@@ -28,7 +28,8 @@ SELECT now() AS at,
     (
         SELECT n_live_tup FROM pg_stat_all_tables WHERE relid = '{queue_table}'::regclass
     ) AS estimated_rows,
+    -- NULL before the first id.
     CASE WHEN has_sequence_privilege(ids.sequence, 'SELECT')
-        THEN pg_sequence_last_value(ids.sequence) END AS last_id,
+        THEN coalesce(pg_sequence_last_value(ids.sequence), 0) END AS last_id,
     NULL::bigint AS sleeping_workers
 FROM ids

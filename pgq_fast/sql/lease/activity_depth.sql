@@ -20,8 +20,9 @@ SELECT now() AS at,
         SELECT sum(n_live_tup)::bigint FROM pg_stat_all_tables
         WHERE relid = ANY(ARRAY['{ready_table}'::regclass, '{deferred_table}'::regclass])
     ) AS estimated_rows,
+    -- NULL before the first id.
     CASE WHEN has_sequence_privilege('{ids_sequence}'::regclass, 'SELECT')
-        THEN pg_sequence_last_value('{ids_sequence}'::regclass) END AS last_id,
+        THEN coalesce(pg_sequence_last_value('{ids_sequence}'::regclass), 0) END AS last_id,
     -- Few rows, and only those of who waits.
     (
         SELECT count(*) FROM {waiting_table} WHERE for_work AND until > now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -55,3 +56,22 @@ def test_same_options_as_pgqueuer() -> None:
     assert renamed.pop("layout")["spelled"] == ["--layout"]
     assert renamed.pop("show_traceback")["spelled"] == ["--traceback"]
     assert renamed == parameters(their_program)
+
+
+def test_the_page_tells_of_every_option() -> None:
+    import typer.main
+
+    from pgq_fast.cli.app import app
+
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    common, *sections = text.split("\n## pgq ")
+    pages = {section.split("\n", 1)[0]: section for section in sections}
+    program = typer.main.get_command(app)
+    commands = described(program)
+    assert pages.keys() == {name.split()[0] for name in commands}
+    for name, options in {"": parameters(program), **commands}.items():
+        page = pages[name.split()[0]] if name else common
+        for option in options.values():
+            for spelled in option["spelled"]:
+                if not option["hidden"] and spelled.startswith("-"):
+                    assert f"`{spelled}" in page, f"pgq {name} {spelled}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
@@ -259,11 +260,10 @@ def send_again(worker: Running) -> None:
 
 def is_running(pid: int) -> bool:
     """Whether there is such a process; one that has ended but was not waited for is none."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    done = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0 and not done.stdout.strip().startswith("Z")
 
 
 def gone(*pids: int) -> None:

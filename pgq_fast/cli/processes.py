@@ -1,8 +1,8 @@
 """``pgq run --processes``: several worker processes, and the one that looks after them.
 
-The standard input of each worker is a pipe whose other end only the supervisor has. When it is
-closed, the worker ends as by SIGTERM. So a supervisor that is killed leaves no workers behind, and
-a signal that a terminal or a service manager sends to all processes is not sent twice.
+The standard input of each worker is a pipe whose other end only the supervisor has. What is written
+there, or its end, ends the worker as SIGTERM does. So a supervisor that is killed leaves no workers
+behind, and a signal that a terminal or a service manager sends to all processes is not sent twice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from pgq_fast.logconfig import logger
 from pgq_fast.supervisor import stop_signals
 from pgq_fast.tasks import wait_for_event
 
-__all__ = ["CANNOT_START", "STOPPED_BY_SIGNAL", "call_at_end_of_input", "supervise"]
+__all__ = ["CANNOT_START", "ORPHAN_GRACE", "STOPPED_BY_SIGNAL", "call_when_released", "supervise"]
 
 CANNOT_START: Final = 78
 """Exit code of a worker whose factory cannot be loaded: another one could not either."""
 
 STOPPED_BY_SIGNAL: Final = 79
 """Exit code of a worker that a signal of its own ended, for somebody who wants a fresh one."""
+
+ORPHAN_GRACE: Final = 30.0
+"""Seconds for which a worker lets its jobs go on after the supervisor was killed."""
 
 LONGEST_PAUSE: Final = 60.0
 """Seconds that a worker is waited with at most, unless the first pause is longer."""
@@ -36,17 +39,27 @@ CALM: Final = 60.0
 """Seconds after which a worker that dies has not died of how it started: pauses begin anew."""
 
 
-def call_at_end_of_input(callback: Callable[[], None]) -> None:
-    """Have *callback* called on the running loop when the supervisor closes its pipe, or dies."""
+def call_when_released(callback: Callable[[], None], grace: float) -> None:
+    """Have *callback* called on the running loop when the supervisor says so, or is gone.
+
+    Args:
+        callback: What ends the worker in good order.
+        grace: Seconds from when the supervisor is gone until the process ends in any case: nobody
+            is left who could end a job that hangs.
+    """
     loop = asyncio.get_running_loop()
 
     def read() -> None:
+        told = b""
         with contextlib.suppress(OSError):
-            while os.read(sys.stdin.fileno(), 1024):
-                pass
+            told = os.read(sys.stdin.fileno(), 1)
         # The loop may be over.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(callback)
+        if not told:
+            time.sleep(grace)
+            logger.error("The supervisor is gone, and jobs did not end: ending at once")
+            os._exit(1)
 
     # In a thread: not every loop can wait for a pipe on every platform.
     threading.Thread(target=read, name="pgq_fast supervisor's pipe", daemon=True).start()
@@ -92,7 +105,12 @@ class _Fleet:
         pause = self.first_pause
         while not self.stop.is_set():
             began = time.monotonic()
-            code = await self._run_one(number)
+            try:
+                code = await self._run_one(number)
+                ended = _as_words(code)
+            except OSError as error:
+                # No memory or no more processes: that may pass.
+                code, ended = 1, f"could not be started: {error}"
             if code == 0:
                 return True
             if code == CANNOT_START:
@@ -103,12 +121,12 @@ class _Fleet:
             if code == STOPPED_BY_SIGNAL or time.monotonic() - began > CALM:
                 pause = self.first_pause
             elif not self.restart:
-                logger.error("Worker process %d %s", number, _as_words(code))
+                logger.error("Worker process %d %s", number, ended)
                 return False
             logger.warning(
                 "Worker process %d %s; the next one starts in %g seconds",
                 number,
-                _as_words(code),
+                ended,
                 pause,
             )
             await wait_for_event(self.stop, pause)
@@ -134,7 +152,10 @@ class _Fleet:
     async def _tell(self, process: asyncio.subprocess.Process) -> None:
         await self.stop.wait()
         assert process.stdin is not None
-        process.stdin.close()
+        # It may have ended just now.
+        with contextlib.suppress(OSError):
+            process.stdin.write(b".")
+            await process.stdin.drain()
 
 
 def _as_words(code: int) -> str:

@@ -104,8 +104,8 @@ def run_worker(
         ),
     ] = None,
     supervised: Annotated[
-        bool, typer.Option("--supervised", hidden=True, help="Given by --processes to its workers.")
-    ] = False,
+        float | None, typer.Option(hidden=True, help="Given by --processes to its workers.")
+    ] = None,
 ) -> None:
     """Run the worker that *factory_fn* makes, or several of them in processes of their own."""
     if max_concurrent_tasks is not None and max_concurrent_tasks < 2 * (batch_size or 0):
@@ -113,11 +113,11 @@ def run_worker(
             f"--max-concurrent-tasks {max_concurrent_tasks} is less than twice the --batch-size "
             f"{batch_size}: raise the one or lower the other"
         )
-    show_log(log_level.value, with_process=supervised or processes is not None)
+    show_log(log_level.value, with_process=supervised is not None or processes is not None)
     if processes is not None:
         command = [
             sys.executable,
-            *("-m", "pgq_fast", "run", "--supervised"),
+            *("-m", "pgq_fast", "run", f"--supervised={worker_processes.ORPHAN_GRACE}"),
             f"--dequeue-timeout={dequeue_timeout}",
             *(() if batch_size is None else (f"--batch-size={batch_size}",)),
             f"--heartbeat-timeout={heartbeat_timeout}",
@@ -145,7 +145,7 @@ def run_worker(
     try:
         factory = load_reference("factory", factory_fn)
     except CliError as error:
-        if not supervised:
+        if supervised is None:
             raise
         typer.echo(report(error), err=True)
         raise typer.Exit(worker_processes.CANNOT_START) from None
@@ -161,8 +161,8 @@ def run_worker(
             released.set()
             shutdown.set()
 
-        if supervised:
-            worker_processes.call_at_end_of_input(release)
+        if supervised is not None:
+            worker_processes.call_when_released(release, supervised)
         await supervisor.runit(
             factory,
             dequeue_timeout=timedelta(seconds=dequeue_timeout),
@@ -177,5 +177,5 @@ def run_worker(
         )
         return shutdown.is_set() and not released.is_set()
 
-    if run_in_loop(work()) and supervised:
+    if run_in_loop(work()) and supervised is not None:
         raise typer.Exit(worker_processes.STOPPED_BY_SIGNAL)

@@ -341,6 +341,23 @@ async def test_processes_end_with_a_supervisor_that_is_killed(app: App, queries:
     assert fleet.output.count("cleaned up") == 2
 
 
+async def test_a_job_that_hangs_does_not_keep_an_orphan(app: App, queries: Queries) -> None:
+    await queries.enqueue("wait", None)
+    program = (
+        "from pgq_fast.cli import processes; processes.ORPHAN_GRACE = 0.1; "
+        "from pgq_fast.__main__ import main; main()"
+    )
+    arguments = ("run", "app:main", "--processes", "1")
+    with app.pgq.start(*arguments, program=program, environment=app.environment) as fleet:
+        (pid,) = fleet.wait_for(PID)
+        fleet.wait_for("wait begins")
+        fleet.signal(signal.SIGKILL)
+        fleet.wait_for("The supervisor is gone, and jobs did not end")
+        fleet.end()
+    gone(int(pid))
+    assert "wait ends" not in fleet.output
+
+
 @pytest.mark.parametrize(("entrypoint", "code"), [("note", 0), ("fall", 1)])
 async def test_draining_processes_are_not_replaced(
     app: App, queries: Queries, entrypoint: str, code: int

@@ -163,7 +163,7 @@ class Monitor:
     """Takes samples of a queue over one connection.
 
     Args:
-        driver: A connection of which nothing else is asked meanwhile.
+        driver: Where to ask. Each sample is a transaction.
         settings: Those of the queue.
     """
 
@@ -173,15 +173,15 @@ class Monitor:
         self._heard: Counter[str] | None = None
         self._before: _Before | None = None
 
-    async def listen(self) -> None:
-        """Count notifications from now on."""
+    async def listen(self, driver: Driver) -> None:
+        """Count the notifications that *driver* hears from now on."""
         heard: Counter[str] = Counter()
         self._heard = heard
 
         def hear(payload: str | bytes | bytearray) -> None:
             heard[_kind(payload)] += 1
 
-        await self._driver.add_listener(self._settings.channel, hear)
+        await driver.add_listener(self._settings.channel, hear)
 
     async def begin(self) -> None:
         """Take the first sample, which :meth:`sample` compares with."""

@@ -15,11 +15,12 @@ from pgq_fast.cli.errors import CliError, first_line
 from pgq_fast.connections import connect_asyncpg, connect_psycopg
 from pgq_fast.drivers.base import Driver
 from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
 from pgq_fast.settings import ConnectionSettings, DBSettings, Layout, db_settings
 
-__all__ = ["GlobalOptions", "cannot_connect", "load_reference", "open_queries"]
+__all__ = ["GlobalOptions", "cannot_connect", "load_reference", "open_listener", "open_queries"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ async def open_queries(context: typer.Context, settings: DBSettings) -> AsyncIte
     async with contextlib.AsyncExitStack() as stack:
         if options.factory is None:
             yield Queries(
-                await _connect(options.pg_dsn or None, stack),
+                await _connect(options.pg_dsn or None, stack, ConnectionSettings()),
                 qbe=QueryBuilderEnvironment(settings),
                 qbq=QueryQueueBuilder(settings),
                 qbs=QuerySchedulerBuilder(settings),
@@ -77,6 +78,28 @@ async def open_queries(context: typer.Context, settings: DBSettings) -> AsyncIte
                 "it has to yield a Queries"
             )
         yield queries
+
+
+@contextlib.asynccontextmanager
+async def open_listener(context: typer.Context, driver: Driver) -> AsyncIterator[Driver | None]:
+    """What can listen for notifications; None: nothing can.
+
+    Args:
+        context: With the global options.
+        driver: That of the command's ``Queries``; it is used unless it leads to a pooler.
+
+    Raises:
+        CliError: The connection past the pooler cannot be had.
+    """
+    settings = ConnectionSettings()
+    if poll_interval_of(driver) is None:
+        yield driver
+    elif context.ensure_object(GlobalOptions).factory is None and settings.listen_dsn is not None:
+        async with contextlib.AsyncExitStack() as stack:
+            direct = settings.model_copy(update={"transaction_pooling": False})
+            yield await _connect(settings.listen_dsn, stack, direct)
+    else:
+        yield None
 
 
 def load_reference(role: str, reference: str) -> Callable[..., object]:
@@ -106,8 +129,9 @@ def _load(reference: str) -> contextlib.AbstractAsyncContextManager[object]:
     return made
 
 
-async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
-    settings = ConnectionSettings()
+async def _connect(
+    dsn: str | None, stack: contextlib.AsyncExitStack, settings: ConnectionSettings
+) -> Driver:
     pooling = settings.transaction_pooling
     try:
         try:

@@ -61,6 +61,9 @@ def report(error: BaseException) -> str:
 
 def explain(error: BaseException) -> str:
     """One line: what happened, and what to do about it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        # What a task group makes of the failure of one of its tasks.
+        error = error.exceptions[0]
     if isinstance(error, PgqException):
         return _redacted(_in_words_of_the_command_line(_one_line(str(error))))
     if isinstance(error, ValidationError) and error.title in _SETTINGS:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from pgq_fast.activity import Activity, Depth, Monitor, Number
-from pgq_fast.cli.context import open_queries
+from pgq_fast.cli.context import open_listener, open_queries
 from pgq_fast.cli.output import format_table, print_json
-from pgq_fast.errors import SessionStateError
 from pgq_fast.loops import run_in_loop
 from pgq_fast.settings import db_settings
 
@@ -56,10 +55,12 @@ def top(
             # Through the views of the other layout it would be neither right nor cheap.
             await queries.require_layout()
             monitor = Monitor(queries.driver, queries.qbq.settings)
-            # Behind a pooler there is nothing to listen on.
-            with contextlib.suppress(SessionStateError):
-                await monitor.listen()
-            async with contextlib.aclosing(_samples(monitor, interval)) as samples:
+            async with (
+                open_listener(context, queries.driver) as listener,
+                contextlib.aclosing(_samples(monitor, interval)) as samples,
+            ):
+                if listener is not None:
+                    await monitor.listen(listener)
                 if sys.stdout.isatty() and not once and not as_json:
                     await _refresh(samples)
                     return
@@ -108,7 +109,7 @@ def _rate(rate: float | None) -> str:
 
 def _rates(rates: Mapping[str, float] | None) -> str:
     if rates is None:
-        return "unknown: a pooler does not pass them on"
+        return "unknown: the pooler passes none on, set PGQUEUER_LISTEN_DSN"
     return ", ".join(f"{name} {_rate(rate)}" for name, rate in sorted(rates.items())) or "none"
 
 

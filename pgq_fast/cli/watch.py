@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from pgq_fast.cli.context import open_queries
+from pgq_fast.cli.context import open_listener, open_queries
+from pgq_fast.cli.errors import CliError
 from pgq_fast.cli.output import format_table
 from pgq_fast.drivers.base import Driver
 from pgq_fast.loops import run_in_loop
@@ -118,8 +119,16 @@ def listen(
         channel = db_settings().channel
 
     async def show() -> None:
-        async with open_queries(context, db_settings()) as queries:
-            await _print_events(queries.driver, Channel(channel))
+        async with (
+            open_queries(context, db_settings()) as queries,
+            open_listener(context, queries.driver) as driver,
+        ):
+            if driver is None:
+                raise CliError(
+                    "a pooler in transaction mode passes no notifications on: set "
+                    "PGQUEUER_LISTEN_DSN to where PostgreSQL itself is"
+                )
+            await _print_events(driver, Channel(channel))
 
     run_in_loop(show())
 

@@ -93,6 +93,12 @@ WORKER = """
         os.environ["NO_SUCH_VARIABLE"]
         yield
 
+    @contextlib.asynccontextmanager
+    async def fails_in_a_group():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(missing_key().__aenter__())
+        yield
+
     number = 5
 """
 
@@ -209,6 +215,7 @@ def test_wrong_factories(app: App) -> None:
         "app:function": "returned a int. Write it with @contextlib.asynccontextmanager",
         "app:yields_text": "yielded a str, which cannot be run: yield a PgQueuer",
         "app:missing_key": "KeyError: 'NO_SUCH_VARIABLE' (app.py, line ",
+        "app:fails_in_a_group": "error: KeyError: 'NO_SUCH_VARIABLE'",
         "app:fails_twice": "postgresql://me:***@host/db does not answer",
     }
     each = app.pgq.each([("run", factory) for factory in expected], environment=app.environment)

@@ -97,6 +97,31 @@ async def test_listen_on_other_channels(pgq: CommandLine, queue_dsn: str, querie
             running.wait_for("HealthCheckEvent")
 
 
+async def test_behind_a_pooler(
+    pgq: CommandLine,
+    pgq_here: Run,
+    queue_dsn: str,
+    queries: Queries,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGQUEUER_TRANSACTION_POOLING", "true")
+    assert "PGQUEUER_LISTEN_DSN" in failed_with_one_line(await pgq_here("listen"))
+    once = succeeded(await pgq_here("top", "--once", "-i", "0.1"))
+    assert "notifications: unknown: the pooler passes none on" in once.stdout
+    # Past the pooler.
+    variables = {"PGQUEUER_TRANSACTION_POOLING": "true", "PGQUEUER_LISTEN_DSN": queue_dsn}
+    with pgq.start("listen", dsn=queue_dsn, environment=variables) as running:
+        running.wait_for("Listening on")
+        await queries.enqueue("mail", None)
+        running.wait_for("TableChangedEvent")
+    monkeypatch.setenv("PGQUEUER_LISTEN_DSN", queue_dsn)
+    assert "notifications: none" in (await pgq_here("top", "--once", "-i", "0.1")).stdout
+    monkeypatch.setenv("PGQUEUER_LISTEN_DSN", "postgresql://me:s3cret@127.0.0.1:1/none")
+    line = failed_with_one_line(await pgq_here("listen"))
+    assert "cannot connect to PostgreSQL" in line
+    assert "s3cret" not in line
+
+
 async def test_listen_ends_with_its_connection(
     pgq: CommandLine, queue_dsn: str, queries: Queries
 ) -> None:

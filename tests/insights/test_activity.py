@@ -170,7 +170,7 @@ def test_the_latest_entries_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_notifications_are_counted_by_kind(
     monitor: Monitor, queries: Queries, layout: Layout
 ) -> None:
-    await monitor.listen()
+    await monitor.listen(queries.driver)
     await monitor.begin()
     (job_id,) = await queries.enqueue("mail", None)
     await queries.mark_job_as_cancelled([job_id])

@@ -6,13 +6,16 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from pgq_fast.settings import db_settings
 from support.command_line import CommandLine, Done
+
+IMPLEMENTATION: Final = "PGQ_FAST_IMPL"
 
 
 @pytest.fixture
@@ -21,31 +24,61 @@ def pgq(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path)
 
 
-@pytest.fixture
-def pgq_here(
-    queue_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Awaitable[Done]]]:
-    """Runs a command on the test's queue without a new process: nothing but quicker."""
-    from pgq_fast.__main__ import main
+class InProcess:
+    """Runs a command within the test's process: the same as a process of its own, but quicker."""
 
-    before = dict(os.environ)
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
 
-    def call() -> int:
+    def __call__(
+        self,
+        *arguments: str,
+        dsn: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Done:
+        """Run it in an environment without PostgreSQL variables but these."""
+        before = dict(os.environ)
+        for name in [name for name in before if name.startswith("PG") and name != IMPLEMENTATION]:
+            del os.environ[name]
+        os.environ.update(environment or {})
+        to_database = [] if dsn is None else ["--pg-dsn", dsn]
+        return self.run(before, *to_database, *arguments)
+
+    def run(self, before: dict[str, str], *arguments: str) -> Done:
+        """Run it, and restore the environment of *before*."""
+        from pgq_fast.__main__ import main
+
+        self._capsys.readouterr()
+        original, sys.argv = sys.argv, ["pgq", *arguments]
+        code = 0
         try:
             main()
         except SystemExit as end:
-            return int(end.code or 0)
-        return 0
+            code = int(end.code or 0)
+        finally:
+            sys.argv = original
+            os.environ.clear()
+            os.environ.update(before)
+            db_settings.cache_clear()
+        output, errors = self._capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, output, errors)
+
+
+@pytest.fixture
+def pgq_quick(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """As ``pgq``, for a test that runs many commands."""
+    return InProcess(capsys)
+
+
+@pytest.fixture
+def pgq_here(queue_dsn: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Awaitable[Done]]:
+    """Runs a command on the test's queue and in the environment of now."""
+    runner = InProcess(capsys)
 
     async def run(*arguments: str) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["pgq", "--pg-dsn", queue_dsn, *arguments])
         # In a thread, because it runs a loop of its own.
-        code = await asyncio.to_thread(call)
-        output, errors = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, code, output, errors)
+        return await asyncio.to_thread(
+            runner.run, dict(os.environ), "--pg-dsn", queue_dsn, *arguments
+        )
 
-    yield run
-    os.environ.clear()
-    os.environ.update(before)
-    db_settings.cache_clear()
+    return run

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from pgq_fast import supervisor
+from pgq_fast.cli import processes
 from pgq_fast.queries import Queries
 from pgq_fast.settings import DBSettings
 from pgq_fast.types import QueueExecutionMode
@@ -149,21 +151,36 @@ async def test_options_reach_the_worker(
     pgq_here: Run, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
+    commands: list[list[str]] = []
 
     async def runit(_: object, **arguments: Any) -> None:
         given.append({name: value for name, value in arguments.items() if name != "shutdown"})
 
+    async def supervise(command: list[str], count: int, **arguments: Any) -> int:
+        commands.append(command)
+        assert (count, arguments) == (3, {"restart": True, "first_pause": 2.0})
+        return 0
+
     monkeypatch.setattr(supervisor, "runit", runit)
+    monkeypatch.setattr(processes, "supervise", supervise)
     monkeypatch.chdir(app.pgq.folder)
     succeeded(await pgq_here("run", "app:main"))
-    succeeded(
-        await pgq_here(
-            *("run", "app:main", "--dequeue-timeout", "1.5", "--batch-size", "1"),
-            *("--heartbeat-timeout", "40", "--restart-delay", "2", "--restart-on-failure"),
-            *("--log-level", "debug", "--mode", "drain", "--max-concurrent-tasks", "3"),
-            "--shutdown-on-listener-failure",
-        )
+    options = (
+        *("run", "app:main", "--dequeue-timeout", "1.5", "--batch-size", "1"),
+        *("--heartbeat-timeout", "40", "--restart-delay", "2", "--restart-on-failure"),
+        *("--log-level", "debug", "--mode", "drain", "--max-concurrent-tasks", "3"),
+        "--shutdown-on-listener-failure",
     )
+    succeeded(await pgq_here(*options))
+    # Those of each process, too.
+    succeeded(await pgq_here(*options, "--processes", "3", "--", "x", "--y"))
+    ((interpreter, module, name, command, supervised, *rest),) = commands
+    assert [interpreter, module, name, command] == [sys.executable, "-m", "pgq_fast", "run"]
+    assert supervised == f"--supervised={processes.ORPHAN_GRACE}"
+    assert "--log-level=DEBUG" in rest
+    assert rest[-4:] == ["--", "app:main", "x", "--y"]
+    succeeded(await pgq_here("run", *rest))
+    assert given.pop() == given[-1]
     assert given == [
         {
             "dequeue_timeout": timedelta(seconds=30),

@@ -305,23 +305,30 @@ FACTORY = """
 def test_factory(pgq: CommandLine, dsn: str) -> None:
     (pgq.folder / "my_factories.py").write_text(textwrap.dedent(FACTORY))
 
-    def run(name: str, *arguments: str) -> Done:
-        return pgq("--factory", f"my_factories:{name}", *arguments, environment={"TEST_DSN": dsn})
+    def run(*commands: tuple[str, ...]) -> list[Done]:
+        each = [("--factory", *command) for command in commands]
+        return pgq.each(each, environment={"TEST_DSN": dsn})
 
-    succeeded(run("make", "install"))
+    installed, verified = run(
+        ("my_factories:make", "install"), ("my_factories:make", "verify", "--expect", "present")
+    )
+    succeeded(installed)
     assert "CREATE TABLE public.mine_pgqueuer (" in schema_dump(dsn)
-    assert succeeded(run("make", "verify", "--expect", "present")).stdout == PRESENT
+    assert succeeded(verified).stdout == PRESENT
 
-    assert "yields a int" in failed_with_one_line(run("something_else", "install"))
-    assert "returned a coroutine" in failed_with_one_line(run("coroutine", "install"))
-    assert "cannot be loaded" in failed_with_one_line(run("missing", "install"))
-    nameless = pgq("--factory", "my_factories", "install")
-    assert "module:function" in failed_with_one_line(nameless)
-    unknown = pgq("--factory", "no_such_module:make", "install")
-    assert "no_such_module" in failed_with_one_line(unknown)
-    # What the factory itself gets wrong is for its author, who is told where.
-    own = failed_with_one_line(run("broken", "install"))
-    assert "FileNotFoundError" in own
+    expected = {
+        "my_factories:something_else": "yields a int",
+        "my_factories:coroutine": "returned a coroutine",
+        "my_factories:missing": "cannot be loaded",
+        "my_factories": "module:function",
+        "no_such_module:make": "no_such_module",
+        # What the factory itself gets wrong is for its author, who is told where.
+        "my_factories:broken": "FileNotFoundError",
+    }
+    lines = [failed_with_one_line(done) for done in run(*((name, "install") for name in expected))]
+    for part, line in zip(expected.values(), lines, strict=True):
+        assert part in line
+    own = lines[-1]
     assert "(my_factories.py, line 25, in broken)" in own
     for asking in (["--traceback"], []):
         options = [*asking, "--factory", "my_factories:broken", "install"]

@@ -151,7 +151,7 @@ def stale(
     context: typer.Context,
     threshold: Annotated[
         float,
-        typer.Option("-t", "--threshold", min=0, help="Silence in seconds that is worth a look."),
+        typer.Option("-t", "--threshold", help="Silence in seconds that is worth a look."),
     ] = 300,
     limit: LimitOption = 25,
     as_json: JsonOption = False,

@@ -9,6 +9,7 @@ import typer
 
 from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.progress import Report, progress
+from pgq_fast.embedded import sigterm_as_exit
 from pgq_fast.loops import run_in_loop
 from pgq_fast.schema.migrate import MigrationProgress, MigrationReport, Phase
 from pgq_fast.settings import Layout, db_settings
@@ -77,7 +78,8 @@ def migrate(
                 on_progress=on_progress,
             )
 
-    with progress() as report:
+    # SIGTERM gives the queue back in good order, as Ctrl-C does.
+    with progress() as report, sigterm_as_exit():
         done = run_in_loop(move(report))
     for note in done.notes:
         typer.echo(f"note: {note}", err=True)

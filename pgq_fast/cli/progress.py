@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["Report", "progress"]
+__all__ = ["Report", "progress", "working"]
 
 PAUSE: Final = 5.0
 """Seconds between two lines about the same step."""
@@ -54,6 +54,18 @@ def progress() -> Iterator[Report]:
 
     with bars:
         yield report
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal that *what*, of which nobody knows how long it takes, is going on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 class _Lines:

@@ -19,6 +19,7 @@ from pgq_fast.cli.options import (
     RollbackOption,
     WidenIdOption,
 )
+from pgq_fast.cli.progress import working
 from pgq_fast.cli.sql import autovacuum_text, durability_text
 from pgq_fast.loops import run_in_loop
 from pgq_fast.queries import Queries
@@ -158,7 +159,8 @@ def upgrade(
     async def operation(queries: Queries) -> Plan:
         return await (queries.plan_upgrade() if plan else queries.apply_upgrade())
 
-    done = run_in_loop(_carry_out(context, settings, operation))
+    with working("Looking at the catalog" if plan else "Upgrading; a table may be rewritten"):
+        done = run_in_loop(_carry_out(context, settings, operation))
     if plan and done.statements:
         typer.echo(_plan_as_script(done, settings))
     for note in done.notes:
@@ -189,7 +191,8 @@ def durability(
     if dry_run:
         _print_instead(context, durability_text(settings))
         return
-    run_in_loop(_carry_out(context, settings, lambda queries: queries.alter_durability()))
+    with working("Rewriting the tables that change"):
+        run_in_loop(_carry_out(context, settings, lambda queries: queries.alter_durability()))
     _tell(f"Durability is {durability.value} now.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -16,6 +17,12 @@ from support.drivers import MakeDriver
 from support.layouts import queries_of
 
 Run = Callable[..., Awaitable[Done]]
+
+# A shell may have started the tests with SIGINT ignored, and children inherit that.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from pgq_fast.__main__ import main; main()"
+)
 
 OTHER = {Layout.compat: Layout.lease, Layout.lease: Layout.compat}
 
@@ -70,6 +77,23 @@ async def test_migrate_past_running_jobs(pgq_here: Run, queries: Queries) -> Non
     done = succeeded(await pgq_here(*options, "--requeue-picked"))
     assert "3 jobs, 1 of which run again;" in done.stderr
     assert await queries.installed_layout() is Layout.lease
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_migration_gives_the_queue_back(
+    pgq: CommandLine, queue_dsn: str, queries: Queries, number: signal.Signals
+) -> None:
+    await queries.enqueue(["mail"] * 3, [None] * 3, [0] * 3)
+    await claim_one(queries)
+    with pgq.start("migrate", "--to", "lease", dsn=queue_dsn, program=PROGRAM) as running:
+        running.wait_for("drain: running jobs ended: 0 of 1")
+        running.signal(number)
+        assert running.end() == 128 + number
+    assert "Traceback" not in running.output
+    assert await queries.installed_layout() is Layout.compat
+    # At once, not only when the migration counts as dead.
+    await claim_one(queries)
+    assert not await queries.has_table("pgqueuer_migration")
 
 
 async def test_migrate_refuses_and_wrong_usage(pgq_here: Run, queries: Queries) -> None:

@@ -186,6 +186,17 @@ def test_upgrade_plans_and_applies(pgq_quick: InProcess, dsn: str) -> None:
     assert again.stdout == ""
 
 
+def test_rewriting_shows_on_a_terminal_that_it_goes_on(pgq: CommandLine, dsn: str) -> None:
+    succeeded(pgq("install", dsn=dsn))
+    for command, shown in {
+        ("durability", "volatile"): "Rewriting the tables that change",
+        ("upgrade",): "Upgrading; a table may be rewritten",
+    }.items():
+        with pgq.start(*command, dsn=dsn, terminal=True) as running:
+            assert running.end() == 0
+        assert shown in running.output
+
+
 def test_upgrade_without_widening(pgq_quick: InProcess, dsn: str) -> None:
     succeeded(pgq_quick("install", dsn=dsn))
     execute(dsn, "ALTER TABLE pgqueuer ALTER COLUMN id TYPE integer")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pgq_fast.logconfig import logger
-from pgq_fast.supervisor import stop_signals
+from pgq_fast.supervisor import STOP_SIGNALS, stop_signals
 from pgq_fast.tasks import wait_for_event
 
 __all__ = ["CANNOT_START", "ORPHAN_GRACE", "STOPPED_BY_SIGNAL", "call_when_released", "supervise"]
@@ -117,12 +117,13 @@ class _Fleet:
                 self.stop.set()
                 return False
             if self.stop.is_set():
-                return code == STOPPED_BY_SIGNAL
-            if code == STOPPED_BY_SIGNAL or time.monotonic() - began > CALM:
-                pause = self.first_pause
-            elif not self.restart:
+                # Killed: a signal to all processes reached it before it could handle any.
+                return code in (STOPPED_BY_SIGNAL, *(-signum for signum in STOP_SIGNALS))
+            if code != STOPPED_BY_SIGNAL and not self.restart:
                 logger.error("Worker process %d %s", number, ended)
                 return False
+            if code == STOPPED_BY_SIGNAL or time.monotonic() - began > CALM:
+                pause = self.first_pause
             logger.warning(
                 "Worker process %d %s; the next one starts in %g seconds",
                 number,

@@ -387,7 +387,13 @@ async def test_draining_processes_are_not_replaced(
     app: App, queries: Queries, entrypoint: str, code: int
 ) -> None:
     await queries.enqueue(entrypoint, b"1")
-    done = app.run("app:main", "--mode", "drain", "--processes", "1")
+    # However long it had run.
+    program = (
+        "from pgq_fast.cli import processes; processes.CALM = 0; "
+        "from pgq_fast.__main__ import main; main()"
+    )
+    arguments = ("run", "app:main", "--mode", "drain", "--processes", "1")
+    done = app.pgq(*arguments, program=program, environment=app.environment)
     assert done.returncode == code, done.stderr
     assert done.stdout.count("has the pid") == 1
     assert ("failed with exit code 7" in done.stderr) == (code == 1)

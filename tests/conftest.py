@@ -38,10 +38,13 @@ IMPL_AGNOSTIC = {
     "examples",
     "fleet",
     "insights",
+    "mcp_server",
+    "metrics",
     "migrate",
     "pgbouncer",
     "scheduler",
     "schema",
+    "tracing",
 }
 # What differs between a connection and a pool, transactions and statements side by side, is tested
 # on both layouts in these modules, and in all others on one.

@@ -6,8 +6,13 @@ import functools
 from datetime import timedelta
 from typing import Final
 
-from fastapi import APIRouter
-from fastapi.responses import Response
+from pgq_fast.errors import MissingExtraError
+
+try:
+    from fastapi import APIRouter
+    from fastapi.responses import Response
+except ImportError as error:
+    raise MissingExtraError("The metrics route", "fastapi") from error
 
 from pgq_fast.metrics.cache import Cached
 from pgq_fast.metrics.prometheus import DEFAULT_WINDOW, MetricNames, collect_metrics

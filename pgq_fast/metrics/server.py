@@ -8,9 +8,14 @@ import dataclasses
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
-from prometheus_client.exposition import start_http_server
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
+from pgq_fast.errors import MissingExtraError
+
+try:
+    from prometheus_client.exposition import start_http_server
+    from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+    from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
+except ImportError as error:
+    raise MissingExtraError("The metrics endpoint", "prometheus") from error
 
 from pgq_fast.metrics.cache import Cached
 from pgq_fast.metrics.prometheus import (

@@ -7,12 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
+from pgq_fast.errors import MissingExtraError
+
+try:
+    from prometheus_client.metrics_core import (
+        CounterMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
+    from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
+except ImportError as error:
+    raise MissingExtraError("WorkerMetrics", "prometheus") from error
 
 from pgq_fast.metrics.histogram import Histogram
 from pgq_fast.models import Job

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
+from behaviour.helpers import eventually
 from pgq_fast import PgQueuer, RetryRequested
 from pgq_fast.metrics.server import QueueMetrics, serve_metrics
 from pgq_fast.metrics.worker import WorkerMetrics
@@ -86,7 +87,7 @@ async def worker_with_every_outcome(make_driver: MakeDriver, dsn: str) -> PgQueu
     return pgq
 
 
-@pytest.mark.layouts()
+@pytest.mark.layouts
 async def test_an_observer_hears_of_every_run(make_driver: MakeDriver, queue_dsn: str) -> None:
     pgq = await worker_with_every_outcome(make_driver, queue_dsn)
     notes = pgq.qm.observer = Notes()
@@ -103,7 +104,7 @@ async def test_an_observer_hears_of_every_run(make_driver: MakeDriver, queue_dsn
     assert min(notes.seconds) >= 0
 
 
-@pytest.mark.layouts()
+@pytest.mark.layouts
 async def test_an_observer_is_called_by_the_batch(make_driver: MakeDriver, queue_dsn: str) -> None:
     pgq = PgQueuer(await make_driver("asyncpg-pool", queue_dsn))
     notes = pgq.qm.observer = Notes()
@@ -138,7 +139,10 @@ async def test_jobs_that_are_given_back_are_told_of(
     run = asyncio.create_task(pgq.qm.run())
     await started.wait()
     run.cancel()
-    await asyncio.sleep(0)
+    # The second one is for the jobs, once the first one has begun to close the worker.
+    await eventually(
+        lambda: any(task.get_name() == "pgq_fast close" for task in asyncio.all_tasks())
+    )
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
@@ -168,7 +172,7 @@ async def test_an_observer_that_fails_harms_nobody(
     ]
 
 
-@pytest.mark.layouts()
+@pytest.mark.layouts
 async def test_a_scrape_of_a_worker(make_driver: MakeDriver, queue_dsn: str) -> None:
     pgq = await worker_with_every_outcome(make_driver, queue_dsn)
     registry = CollectorRegistry()
@@ -188,9 +192,7 @@ async def test_a_scrape_of_a_worker(make_driver: MakeDriver, queue_dsn: str) -> 
     }
     runs = Counter[str]()
     for labels in answer.labels("pgqueuer_worker_run_seconds_count"):
-        runs[labels["outcome"]] += int(
-            answer.value("pgqueuer_worker_run_seconds_count", **labels)
-        )
+        runs[labels["outcome"]] += int(answer.value("pgqueuer_worker_run_seconds_count", **labels))
         assert answer.value("pgqueuer_worker_run_seconds_sum", **labels) > 0
     assert runs == OUTCOMES
     waits = {"quick": 5, "failing": 3, "again": 4, "waiting": 2}
@@ -207,7 +209,7 @@ async def test_a_scrape_of_a_worker(make_driver: MakeDriver, queue_dsn: str) -> 
     assert answer.value("pgqueuer_worker_batch_jobs_bucket", le="10.0") <= claims
 
 
-@pytest.mark.layouts()
+@pytest.mark.layouts
 async def test_a_scrape_of_a_queue_beside_its_worker(
     make_driver: MakeDriver, queue_dsn: str
 ) -> None:

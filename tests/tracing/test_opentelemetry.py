@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 import pytest
@@ -116,7 +117,7 @@ async def test_the_handler_runs_in_the_span(
     spans = by_name(exporter)
     # From one job to the next the trace goes on.
     line = ["send outer", "process outer", "inner", "send quick", "process quick"]
-    for above, below in zip(line, line[1:], strict=False):
+    for above, below in itertools.pairwise(line):
         assert parent_of(spans[below][0]) == spans[above][0].context.span_id
     assert len({span.context.trace_id for span in exporter.get_finished_spans()}) == 1
 

@@ -14,7 +14,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("The metrics route", "fastapi") from error
 
-from pgq_fast.metrics.cache import Cached
+from pgq_fast.cached import Cached
 from pgq_fast.metrics.prometheus import DEFAULT_WINDOW, MetricNames, collect_metrics
 from pgq_fast.repository import QueueRepositoryPort
 

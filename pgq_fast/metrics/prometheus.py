@@ -115,7 +115,7 @@ async def collect_metrics(
     """The lines of a queue right now.
 
     All jobs on the queue are counted, which takes the server the longer the more they are. What
-    answers scrapes keeps the answer for a while, see :class:`~pgq_fast.metrics.cache.Cached`.
+    answers scrapes keeps the answer for a while, see :class:`~pgq_fast.cached.Cached`.
 
     Args:
         repository: ``Queries``, ``InMemoryQueries`` or the like.

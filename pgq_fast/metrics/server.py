@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("The metrics endpoint", "prometheus") from error
 
-from pgq_fast.metrics.cache import Cached
+from pgq_fast.cached import Cached
 from pgq_fast.metrics.prometheus import (
     DEFAULT_WINDOW,
     MetricNames,

@@ -215,6 +215,12 @@ class QueueManager:
             job.entrypoint,
             job.id,
             exc_info=exc,
+            extra={
+                "job_id": job.id,
+                "entrypoint": job.entrypoint,
+                "attempts": job.attempts,
+                "queue_manager_id": str(self.queue_manager_id),
+            },
         )
         record = models.TracebackRecord.from_exception(
             exc,

@@ -28,6 +28,9 @@ from support.server import Databases, running_server, server_description
 # Tests choose names, schema and connection themselves; the developer's shell must not.
 for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDSN"))]:
     del os.environ[_name]
+# Logfire, where it is installed, is imported by pydantic, which takes longer than most of the
+# processes that tests start.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
 
 HERE = Path(__file__).parent
 
@@ -38,6 +41,7 @@ IMPL_AGNOSTIC = {
     "examples",
     "fleet",
     "insights",
+    "logs",
     "mcp_server",
     "metrics",
     "migrate",

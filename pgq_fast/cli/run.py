@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import functools
-import logging
-import sys
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from pgq_fast import supervisor
 from pgq_fast.cli.context import load_reference, run
-from pgq_fast.logconfig import logger
+from pgq_fast.logsetup import LogLevel, setup_logging
 from pgq_fast.types import QueueExecutionMode
 
 __all__ = ["register"]
-
-LogLevel = Enum(  # type: ignore[misc]
-    "LogLevel",
-    {
-        name: name
-        for name in ("CRITICAL", "FATAL", "ERROR", "WARN", "WARNING", "INFO", "DEBUG", "NOTSET")
-    },
-)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to *app*."""
     app.command(name="run", help="Run a worker until SIGINT or SIGTERM.")(run_worker)
-
-
-class _Timestamps(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return datetime.fromtimestamp(record.created).astimezone().isoformat()
-
-
-def show_log(level: str) -> None:
-    """Print the log of the package: up to INFO to stdout, warnings and errors to stderr."""
-    lines = _Timestamps("%(asctime)s [%(name)s] %(levelname)s: %(message)s")
-    calm = logging.StreamHandler(sys.stdout)
-    calm.addFilter(lambda record: record.levelno <= logging.INFO)
-    alarming = logging.StreamHandler(sys.stderr)
-    alarming.setLevel(logging.WARNING)
-    for handler in (calm, alarming):
-        handler.setFormatter(lines)
-    logger.handlers[:] = [calm, alarming]
-    logger.setLevel(level)
 
 
 def run_worker(
@@ -76,7 +47,7 @@ def run_worker(
     ] = False,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="What the log shows.")
-    ] = LogLevel.INFO,  # type: ignore[attr-defined]
+    ] = LogLevel.INFO,
     mode: Annotated[
         QueueExecutionMode, typer.Option(help="drain ends when the queue is empty.")
     ] = QueueExecutionMode.continuous,
@@ -91,7 +62,7 @@ def run_worker(
     ] = False,
 ) -> None:
     """Run the worker that *factory_fn* makes."""
-    show_log(log_level.value)
+    setup_logging(log_level.value)
     factory = load_reference("factory", factory_fn)
     if factory_args:
         factory = functools.partial(factory, factory_args)

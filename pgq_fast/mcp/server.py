@@ -7,14 +7,9 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Final
 
+from mcp.server.mcpserver import MCPServer
+
 from pgq_fast.connections import create_asyncpg_pool
-from pgq_fast.errors import MissingExtraError
-
-try:
-    from mcp.server.mcpserver import MCPServer
-except ImportError as error:
-    raise MissingExtraError("The MCP server", "mcp") from error
-
 from pgq_fast.mcp import tools
 from pgq_fast.mcp.database import PgQueuerDatabase
 from pgq_fast.mcp.settings import McpSettings

@@ -314,7 +314,12 @@ class Dispatcher:
                 raise
         except Exception as error:
             if error is not failure:
-                logger.error("The tracer failed for job %s", job.id, exc_info=error)
+                logger.error(
+                    "The tracer failed for job %s",
+                    job.id,
+                    exc_info=error,
+                    extra={"job_id": job.id, "entrypoint": job.entrypoint},
+                )
         if failure is not None:
             raise failure
         if not started:
@@ -335,6 +340,12 @@ class Dispatcher:
             job.entrypoint,
             retry.delay,
             job.attempts,
+            extra={
+                "job_id": job.id,
+                "entrypoint": job.entrypoint,
+                "attempts": job.attempts,
+                "delay": retry.delay.total_seconds(),
+            },
         )
         record = models.TracebackRecord.from_exception(
             retry,

@@ -90,11 +90,12 @@ async def run_some(pgq: PgQueuer) -> list[Any]:
 
 
 @pytest.mark.layouts
-async def test_every_tool_over_stdio(
+async def test_every_tool(
     make_driver: MakeDriver, queue_dsn: str, layout: Layout
 ) -> None:
     pgq = PgQueuer(await make_driver("asyncpg-pool", queue_dsn))
     first, second, failed, held, other = await run_some(pgq)
+    # Over stdio, with a process of its own, where the page of the guide does not do it.
     program = StdioServerParameters(
         command=sys.executable,
         args=["-m", "pgq_fast.adapters.mcp"],
@@ -105,7 +106,8 @@ async def test_every_tool_over_stdio(
             "PYTHONPATH": str(ROOT),
         },
     )
-    async with Client(program, read_timeout_seconds=30) as client:
+    server = program if layout is Layout.lease else server_on(queue_dsn)
+    async with Client(server, read_timeout_seconds=30) as client:
         assert client.server_info.name == "pgqueuer"
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert {

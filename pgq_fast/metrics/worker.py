@@ -79,8 +79,13 @@ class WorkerMetrics(Collector):
     def claimed(self, jobs: Sequence[Job], seconds: float) -> None:
         """Count a claim, and how long its jobs had waited."""
         waits = defaultdict[QueueEntrypoint, list[float]](list)
+        due, seconds_waited = None, 0.0
         for job in jobs:
-            waits[job.entrypoint].append((job.updated - job.execute_after).total_seconds())
+            # Jobs that were enqueued together have one object for when they were due.
+            if due is not job.execute_after:
+                due = job.execute_after
+                seconds_waited = (job.updated - due).total_seconds()
+            waits[job.entrypoint].append(seconds_waited)
         with self._lock:
             for entrypoint, values in waits.items():
                 self._waits[entrypoint].add(values)

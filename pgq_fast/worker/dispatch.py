@@ -194,7 +194,7 @@ class Dispatcher:
             await self._failed(job, error)
         except BaseException as error:
             self._leave(job)
-            if self._cancels(error):
+            if self.cancels(error):
                 self._acks.put(Outcome(job, "canceled", None))
             raise
         else:
@@ -210,7 +210,7 @@ class Dispatcher:
             if self.wake_at_end:
                 self._wake.set()
 
-    def _cancels(self, error: BaseException) -> bool:
+    def cancels(self, error: BaseException) -> bool:
         """Whether *error*, which ended the task of a job, is the job's end as canceled.
 
         A worker that is made to stop gives its jobs back, and so does one whose process ends: then
@@ -222,7 +222,7 @@ class Dispatcher:
             and self._runner.cancelling() == self._runner_cancelling
         )
 
-    def _is_canceled(self, job: models.Job) -> bool:
+    def is_canceled(self, job: models.Job) -> bool:
         """Whether somebody canceled *job*, whose run here is about to end.
 
         For those who watch runs; ``_run`` itself has the context at hand.
@@ -279,7 +279,7 @@ class Dispatcher:
         if type(executor) is EntrypointExecutor:
             call, takes_context = executor.parameters.func, executor.parameters.accepts_context
         if self._observation is not None:
-            call = self._observation.timed(entrypoint, call, self._is_canceled, self._cancels)
+            call = self._observation.timed(entrypoint, call, takes_context, self._contexts, self)
         return call, takes_context
 
     async def _run_traced(
@@ -306,7 +306,7 @@ class Dispatcher:
                 except Exception as error:
                     failure = error
                     raise
-                if self._is_canceled(job):
+                if self.is_canceled(job):
                     canceled = asyncio.CancelledError(f"job {job.id} was canceled")
                     raise canceled
         except asyncio.CancelledError as error:

@@ -9,14 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Protocol
 
 from pgq_fast.errors import retry_request
 from pgq_fast.layouts.base import Claim, Outcome, Rest, Retry, WorkerLayout
 from pgq_fast.logconfig import logger
-from pgq_fast.models import Job
+from pgq_fast.models import Context, Job
 from pgq_fast.observer import RunOutcome, WorkerObserver
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
+
+
+class RunEnds(Protocol):
+    """What a dispatcher knows of the end of a run."""
+
+    def cancels(self, error: BaseException) -> bool:
+        """Whether *error*, which no handler should hold back, is the job's end as canceled."""
+        ...
+
+    def is_canceled(self, job: Job) -> bool:
+        """Whether *job*, whose handler has returned, was canceled all the same."""
+        ...
 
 
 class Observation:
@@ -36,38 +48,56 @@ class Observation:
         self,
         entrypoint: QueueEntrypoint,
         call: Callable[..., Awaitable[None]],
-        is_canceled: Callable[[Job], bool],
-        cancels: Callable[[BaseException], bool],
+        takes_context: bool,
+        contexts: Mapping[JobId, Context],
+        ends: RunEnds,
     ) -> Callable[..., Awaitable[None]]:
         """*call*, which runs a job of *entrypoint*, with its time taken.
 
         Args:
             entrypoint: Of the jobs.
-            call: What is called with a job, and perhaps its context.
-            is_canceled: Whether a job whose handler has returned was canceled all the same.
-            cancels: Whether an error that no handler should hold back is the job's end as canceled.
+            call: What is called with a job, and with its context if *takes_context* says so.
+            takes_context: See *call*.
+            contexts: Empty where no job waits: then none can have been canceled.
+            ends: Knows of canceled jobs.
         """
         clock = time.perf_counter
-        successful = self._seconds_of(entrypoint, "successful")
+        ended_well = self._seconds_of(entrypoint, "successful").append
 
-        async def run(job: Job, *context: Any) -> None:
+        def failed(error: BaseException, began: float) -> None:
+            if isinstance(error, Exception):
+                outcome: RunOutcome = "exception" if retry_request(error) is None else "retried"
+            else:
+                outcome = "canceled" if ends.cancels(error) else "released"
+            self._seconds_of(entrypoint, outcome).append(clock() - began)
+
+        def returned(job: Job, began: float) -> None:
+            outcome: RunOutcome = "canceled" if ends.is_canceled(job) else "successful"
+            self._seconds_of(entrypoint, outcome).append(clock() - began)
+
+        # Twice the same, as packing arguments would be a good part of the costs.
+        async def run(job: Job) -> None:
             began = clock()
             try:
-                await call(job, *context)
-            except Exception as error:
-                outcome: RunOutcome = "exception" if retry_request(error) is None else "retried"
-                self._seconds_of(entrypoint, outcome).append(clock() - began)
-                raise
+                await call(job)
             except BaseException as error:
-                outcome = "canceled" if cancels(error) else "released"
-                self._seconds_of(entrypoint, outcome).append(clock() - began)
+                failed(error, began)
                 raise
-            if is_canceled(job):
-                self._seconds_of(entrypoint, "canceled").append(clock() - began)
+            if contexts:
+                returned(job, began)
             else:
-                successful.append(clock() - began)
+                ended_well(clock() - began)
 
-        return run
+        async def run_with_context(job: Job, context: Context) -> None:
+            began = clock()
+            try:
+                await call(job, context)
+            except BaseException as error:
+                failed(error, began)
+                raise
+            returned(job, began)
+
+        return run_with_context if takes_context else run
 
     def _seconds_of(self, entrypoint: QueueEntrypoint, outcome: RunOutcome) -> list[float]:
         return self._seconds.setdefault((entrypoint, outcome), [])

@@ -90,9 +90,7 @@ async def run_some(pgq: PgQueuer) -> list[Any]:
 
 
 @pytest.mark.layouts
-async def test_every_tool(
-    make_driver: MakeDriver, queue_dsn: str, layout: Layout
-) -> None:
+async def test_every_tool(make_driver: MakeDriver, queue_dsn: str, layout: Layout) -> None:
     pgq = PgQueuer(await make_driver("asyncpg-pool", queue_dsn))
     first, second, failed, held, other = await run_some(pgq)
     # Over stdio, with a process of its own, where the page of the guide does not do it.

@@ -90,7 +90,13 @@ class QueueMetrics(Collector):
 
         Raises:
             TimeoutError: The event loop did not count the queue in time.
+            RuntimeError: It is that event loop which asks.
         """
+        if self._is_own_loop():
+            raise RuntimeError(
+                "QueueMetrics cannot be collected by the event loop that has to count the queue: "
+                "serve the registry with serve_metrics, or collect it in asyncio.to_thread"
+            )
         future = asyncio.run_coroutine_threadsafe(self._state.get(), self._loop)
         try:
             state = future.result(COLLECT_TIMEOUT)
@@ -102,6 +108,12 @@ class QueueMetrics(Collector):
             for entrypoint, status, number in numbers:
                 family.add_metric(list(labels_of(entrypoint, status).values()), number)
         return iter(families)
+
+    def _is_own_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
         labels = list(labels_of("", ""))

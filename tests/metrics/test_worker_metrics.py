@@ -246,3 +246,28 @@ async def test_one_registry_takes_one_object() -> None:
     WorkerMetrics(registry)
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         WorkerMetrics(registry)
+
+
+async def test_a_queue_without_a_database_is_measured_too() -> None:
+    pgq = PgQueuer.in_memory()
+    notes = pgq.qm.observer = Notes()
+
+    @pgq.entrypoint("quick")
+    async def quick(job: Job) -> None:
+        pass
+
+    assert pgq.queries is not None
+    await pgq.queries.enqueue(["quick"] * 3, [None] * 3, [0] * 3)
+    await pgq.run(mode=DRAIN)
+    assert notes.runs == {("quick", "successful"): 3}
+    assert sum(notes.claims) == notes.acknowledged_jobs == len(notes.waits) == 3
+
+
+async def test_the_loop_that_counts_cannot_scrape() -> None:
+    pgq = PgQueuer.in_memory()
+    assert pgq.queries is not None
+    registry = CollectorRegistry()
+    QueueMetrics(pgq.queries, registry=registry)
+    with pytest.raises(RuntimeError, match="serve_metrics"):
+        list(registry.collect())
+    await asyncio.to_thread(lambda: list(registry.collect()))

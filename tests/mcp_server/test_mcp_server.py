@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, StdioServerParameters, stdio_client
 from mcp.server.mcpserver import MCPServer
 
 import pgq_fast
@@ -104,7 +104,7 @@ async def test_every_tool(make_driver: MakeDriver, queue_dsn: str, layout: Layou
             "PYTHONPATH": str(ROOT),
         },
     )
-    server = program if layout is Layout.lease else server_on(queue_dsn)
+    server = stdio_client(program) if layout is Layout.lease else server_on(queue_dsn)
     async with Client(server, read_timeout_seconds=30) as client:
         assert client.server_info.name == "pgqueuer"
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}

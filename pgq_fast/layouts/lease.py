@@ -100,8 +100,10 @@ class LeaseLayout:
         self._front_is_slow = False
         self._next_from_front = 0.0
         self._full_claims = 0
-        # Of the last claim: seconds that its statement took, and the class of the tables' size.
+        # Of the last claim: seconds that its statement took, whether (with limits) there were fewer
+        # jobs than it could have taken, and the class of the tables' size.
         self._took = 0.0
+        self._short = False
         self._size = 0
         # What the last claim put off until the worker rests, and from when on no longer.
         self._put_off: timedelta | None = None
@@ -187,10 +189,13 @@ class LeaseLayout:
         )
         claim = await self._claim_from(onward, batch_size, owner, max_bytes, ending, budget)
         full = len(claim.jobs) >= batch_size or claim.more
+        # All seats are taken now: that so few jobs came does not mean that the line has ended.
+        seated = self._seats is not None and not self._short
         if not onward:
-            self._front_is_slow = self._took > SLOW_CLAIM
+            if claim.jobs or not seated:
+                self._front_is_slow = self._took > SLOW_CLAIM
             self._next_from_front = began + FRONT_SHARE * self._took
-        if full:
+        if full or seated:
             self._claimed_from_front += len(claim.jobs)
         elif onward:
             # The end of the line. Whatever is left is at its front.
@@ -311,8 +316,22 @@ class LeaseLayout:
             MalformedRowError: The driver did not return what the statement selects.
         """
         claim = Claim([])
-        for number, entrypoint, slot, *columns, due, payloads, headers, more, size, _ in rows:
+        places: dict[QueueEntrypoint, tuple[int, int]] = {}
+        for (
+            number,
+            entrypoint,
+            slot,
+            *columns,
+            due,
+            payloads,
+            headers,
+            more,
+            size,
+            short,
+            _,
+        ) in rows:
             self._size = size_class(size)
+            self._short = short
             if number is None:
                 return claim
             try:
@@ -341,10 +360,12 @@ class LeaseLayout:
             lease = Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts)
             if self._leases.add(lease):
                 claim.known = True
-            if last.slot is None:
-                self._places[last.entrypoint] = (~last.priority, last.id)
+            # Of a limited entrypoint each job is a lease of its own.
+            place = (~last.priority, last.id)
+            places[last.entrypoint] = max(place, places.get(last.entrypoint, FRONT))
             claim.jobs += jobs
             claim.more = more
+        self._places.update(places)
         claim.more = claim.more or len(claim.jobs) >= LARGEST_CLAIM
         if len(rows) > 1:
             claim.jobs.sort(key=lambda job: (-job.priority, job.id))

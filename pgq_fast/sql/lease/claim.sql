@@ -4,7 +4,8 @@
 -- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
 --
 -- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
--- there than could be taken, the size of the tables, and whether this claim had no turn.
+-- there than could be taken, the size of the tables, whether an entrypoint has fewer jobs than could
+-- have been taken (where there are limits), and whether this claim had no turn.
 --
 -- Where entrypoints have concurrency limits, $7 has them in their order, 0 for none.
 --
@@ -270,6 +271,21 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     -- several]
         > (SELECT sum(cardinality(ids)) FROM leased) AS more,
     tables.size,
+    -- [limited
+    EXISTS (
+        SELECT FROM vacant WHERE free > (
+            SELECT count(*) FROM seated WHERE seated.entrypoint = vacant.entrypoint
+        )
+    ) OR EXISTS (
+        SELECT FROM wanted WHERE seats <= 0 AND (SELECT $1::bigint) > (
+            SELECT count(*) FROM next WHERE next.entrypoint = wanted.entrypoint
+        )
+    )
+    -- limited]
+    -- [unlimited
+    false
+    -- unlimited]
+    AS short,
     -- [turns
     NOT (SELECT mine FROM turn)
     -- turns]

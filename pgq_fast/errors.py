@@ -282,3 +282,7 @@ class MissingExtraError(PgqException, ImportError):
         super().__init__(
             f"{part} needs libraries that are an extra: pip install 'pgq-fast[{extra}]'"
         )
+
+
+class InvalidLogFormatError(PgqException, ValueError):
+    """``PGQUEUER_LOG_FORMAT`` names no format."""

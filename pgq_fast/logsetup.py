@@ -14,6 +14,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
+from pgq_fast.errors import InvalidLogFormatError
 from pgq_fast.logconfig import logger
 
 __all__ = [
@@ -119,7 +120,8 @@ def setup_logging(
         with_process: Whether lines of text say which process they are from, as JSON always does.
 
     Raises:
-        ValueError: There is no such level, or ``PGQUEUER_LOG_FORMAT`` is neither of the formats.
+        ValueError: There is no such level.
+        InvalidLogFormatError: ``PGQUEUER_LOG_FORMAT`` is neither of the formats.
     """
     if log_format is None:
         log_format = _format_of_environment()
@@ -143,7 +145,7 @@ def _format_of_environment() -> LogFormat:
         return LogFormat(name)
     except ValueError:
         names = " or ".join(each.value for each in LogFormat)
-        raise ValueError(f"{FORMAT_VARIABLE} is {name!r}, must be {names}") from None
+        raise InvalidLogFormatError(f"{FORMAT_VARIABLE} is {name!r}, must be {names}") from None
 
 
 def setup_fancy_logger(level: LogLevel) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pgq_fast import PgQueuer, RetryRequested
 from pgq_fast.core import logconfig as deep
+from pgq_fast.errors import InvalidLogFormatError
 from pgq_fast.logconfig import logger
 from pgq_fast.logsetup import JsonFormatter, LogFormat, LogLevel, setup_fancy_logger, setup_logging
 from pgq_fast.models import Job
@@ -79,7 +80,7 @@ def test_json_by_the_environment(
 
 def test_a_format_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGQUEUER_LOG_FORMAT", "xml")
-    with pytest.raises(ValueError, match="text or json"):
+    with pytest.raises(InvalidLogFormatError, match="text or json"):
         setup_logging("INFO")
 
 

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Generator
 
 import pytest
 
+from pgq_fast.adapters.tracing.logfire import LogfireTracing
+from pgq_fast.adapters.tracing.opentelemetry import OpenTelemetryTracing
+from pgq_fast.adapters.tracing.sentry import SentryTracing
 from pgq_fast.models import Job
 from pgq_fast.types import JobId
 from tracing.conftest import OUTCOMES, MakeTraced, Traced
@@ -86,3 +89,27 @@ async def test_no_tracer_changes_how_a_job_ends(
         "waiting": "canceled",
     }
     assert ("The tracer failed" in caplog.text) == (tracer is Failing)
+
+
+@pytest.mark.filterwarnings("ignore:.*logfire.configure")
+@pytest.mark.parametrize("tracer", [OpenTelemetryTracing, SentryTracing, LogfireTracing])
+async def test_headers_that_make_no_sense_do_not_keep_a_job(
+    traced: MakeTraced, tracer: type[OpenTelemetryTracing | SentryTracing | LogfireTracing]
+) -> None:
+    queue = await traced(tracer())
+    queue.producer.tracer = None
+    nonsense: list[object] = [
+        5,
+        [],
+        {"traceparent": 5, "tracestate": [], "baggage": {}, "sentry-trace": {"a": 1}},
+        {"traceparent": "00-zz", "sentry-trace": "x-y-z", "baggage": "=;,="},
+    ]
+    ids = await queue.producer.enqueue(
+        ["quick"] * len(nonsense),
+        [None] * len(nonsense),
+        [0] * len(nonsense),
+        headers=[{"otel": each, "sentry": each, "logfire": each} for each in nonsense],  # type: ignore[misc]
+    )
+    await queue.drain()
+    statuses = dict(await queue.producer.job_status([id_ for id_ in ids if id_ is not None]))
+    assert list(statuses.values()) == ["successful"] * len(nonsense)

@@ -23,11 +23,13 @@ from pgq_fast.sql import layout_statement
 if TYPE_CHECKING:
     import asyncpg
 
-_MAY_NOT: Final = frozenset({"42501", "25006"})
-"""SQLSTATEs of what a role or a standby server may not do."""
+_TOO_LONG: Final = "57014"
+
+_LEFT_TO_WORKERS: Final = frozenset({"42501", "25006", _TOO_LONG})
+"""SQLSTATEs of what the role or a standby server may not do, or has no time for."""
 
 _EXPLAINED: Final = {
-    "57014": "the statement took too long and was stopped: ask for less, or set "
+    _TOO_LONG: "the statement took too long and was stopped: ask for less, or set "
     "PGQUEUER_MCP_STATEMENT_TIMEOUT",
     "42P01": "the queue's tables are not there: run 'pgq install', or see whether "
     "PGQUEUER_LAYOUT, PGQUEUER_SCHEMA and PGQUEUER_PREFIX are those of the queue",
@@ -104,12 +106,12 @@ class PgQueuerDatabase:
             return await queries.driver.fetch(layout_statement(name, self.settings), *args)
 
     async def bring_statistics_up_to_date(self) -> None:
-        """Count new log entries, if the role may write; else the workers will."""
+        """Count new log entries, if the role may and they are not too many; else workers will."""
         try:
             async with self.writing() as queries:
                 await queries.aggregate_logs()
         except ToolError as error:
-            if sqlstate_of(error.__cause__ or error) not in _MAY_NOT:
+            if sqlstate_of(error.__cause__ or error) not in _LEFT_TO_WORKERS:
                 raise
             logger.debug("The statistics are shown as they are: %s", error)
 

@@ -98,11 +98,8 @@ class QueueMetrics(Collector):
                 "serve the registry with serve_metrics, or collect it in asyncio.to_thread"
             )
         future = asyncio.run_coroutine_threadsafe(self._state.get(), self._loop)
-        try:
-            state = future.result(COLLECT_TIMEOUT)
-        except TimeoutError:
-            future.cancel()
-            raise
+        # After a timeout the count goes on, for the next scrape to find its result.
+        state = future.result(COLLECT_TIMEOUT)
         families = self._families()
         for family, numbers in zip(families, (state.queue, state.log), strict=True):
             for entrypoint, status, number in numbers:

@@ -308,6 +308,10 @@ async def test_what_cannot_be_done_is_explained(
     async with Client(server_on(queue_dsn)) as client, connection.transaction():
         await connection.execute("LOCK TABLE pgqueuer")
         assert "took too long" in await refusal(client, "queue_table_info")
+    # What is only held up by others is shown as it is.
+    async with Client(server_on(queue_dsn)) as client, connection.transaction():
+        await connection.execute("LOCK TABLE pgqueuer_log IN SHARE MODE")
+        assert await ask(client, "throughput_summary") == []
     await connection.close()
 
 

@@ -29,6 +29,9 @@ from support.server import Databases, running_server, server_description
 # Tests choose names, schema and connection themselves; the developer's shell must not.
 for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDSN"))]:
     del os.environ[_name]
+# Logfire, where it is installed, is imported by pydantic, which takes longer than most of the
+# processes that tests start.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
 
 HERE = Path(__file__).parent
 
@@ -39,10 +42,14 @@ IMPL_AGNOSTIC = {
     "examples",
     "fleet",
     "insights",
+    "logs",
+    "mcp_server",
+    "metrics",
     "migrate",
     "pgbouncer",
     "scheduler",
     "schema",
+    "tracing",
 }
 # What differs between a connection and a pool, transactions and statements side by side, is tested
 # on both layouts in these modules, and in all others on one.

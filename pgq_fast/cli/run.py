@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import sys
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -16,43 +14,16 @@ from pgq_fast import supervisor
 from pgq_fast.cli import processes as worker_processes
 from pgq_fast.cli.context import load_reference
 from pgq_fast.cli.errors import CliError, report
-from pgq_fast.logconfig import logger
+from pgq_fast.logsetup import LogLevel, setup_logging
 from pgq_fast.loops import run_in_loop
 from pgq_fast.types import QueueExecutionMode
 
 __all__ = ["register"]
 
-LogLevel = Enum(  # type: ignore[misc]
-    "LogLevel",
-    {
-        name: name
-        for name in ("CRITICAL", "FATAL", "ERROR", "WARN", "WARNING", "INFO", "DEBUG", "NOTSET")
-    },
-)
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to *app*."""
     app.command(name="run", help="Run a worker until SIGINT or SIGTERM.")(run_worker)
-
-
-class _Timestamps(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return datetime.fromtimestamp(record.created).astimezone().isoformat()
-
-
-def show_log(level: str, *, with_process: bool = False) -> None:
-    """Print the log of the package: up to INFO to stdout, warnings and errors to stderr."""
-    name = "%(name)s %(process)d" if with_process else "%(name)s"
-    lines = _Timestamps(f"%(asctime)s [{name}] %(levelname)s: %(message)s")
-    calm = logging.StreamHandler(sys.stdout)
-    calm.addFilter(lambda record: record.levelno <= logging.INFO)
-    alarming = logging.StreamHandler(sys.stderr)
-    alarming.setLevel(logging.WARNING)
-    for handler in (calm, alarming):
-        handler.setFormatter(lines)
-    logger.handlers[:] = [calm, alarming]
-    logger.setLevel(level)
 
 
 def run_worker(
@@ -83,7 +54,7 @@ def run_worker(
     ] = False,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="What the log shows.")
-    ] = LogLevel.INFO,  # type: ignore[attr-defined]
+    ] = LogLevel.INFO,
     mode: Annotated[
         QueueExecutionMode, typer.Option(help="drain ends when the queue is empty.")
     ] = QueueExecutionMode.continuous,
@@ -113,7 +84,7 @@ def run_worker(
             f"--max-concurrent-tasks {max_concurrent_tasks} is less than twice the --batch-size "
             f"{batch_size}: raise the one or lower the other"
         )
-    show_log(log_level.value, with_process=supervised is not None or processes is not None)
+    setup_logging(log_level.value, with_process=supervised is not None or processes is not None)
     if processes is not None:
         command = [
             sys.executable,

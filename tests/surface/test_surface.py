@@ -22,6 +22,7 @@ WHOLE_MODULES = (
     "queries",
     "sm",
     "types",
+    "web",
 )
 
 # Modules of which the documentation uses or returns these names.
@@ -51,6 +52,7 @@ DOCUMENTED = {
     "domain.types": ("QueueExecutionMode",),
     "adapters.connections": ("create_asyncpg_pool", "create_psycopg_pool"),
     "adapters.inmemory": ("InMemoryDriver", "InMemoryQueries"),
+    "adapters.web.sse": ("Broadcaster",),
     "ports": ("RepositoryPort",),
     "ports.driver": ("Driver", "SyncDriver", "ListenerRemover"),
     "ports.tracing": ("TRACER", "set_tracing_class"),
@@ -74,6 +76,11 @@ DEVIATIONS: dict[tuple[str, str], str] = {
         "QueueManager.run()": ("", "qm"),
     }.items()
     for module in modules
+}
+
+DEVIATIONS |= {
+    ("web", call): "further arguments, by keyword only: who gets in, and what is allowed"
+    for call in ("create_web_app()", "create_web_router()")
 }
 
 MODULES = [*((name, ()) for name in WHOLE_MODULES), *DOCUMENTED.items()]

@@ -1,0 +1,122 @@
+"""``serve``: the dashboard and a server for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import Final
+
+from pgq_fast.errors import UnprotectedDashboardError
+from pgq_fast.settings import ConnectionSettings
+from pgq_fast.web.app import create_web_app, open_queries
+from pgq_fast.web.auth import Login, is_loopback
+from pgq_fast.web.settings import WebSettings
+
+__all__ = ["serve"]
+
+GRACE: Final = 3
+"""Seconds that open streams of events have to end."""
+
+MOST_REQUESTS: Final = 500
+"""Connections at once; more are told to come back."""
+
+
+def serve(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    dsn: str | None = None,
+    connection_settings: ConnectionSettings | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    read_only: bool | None = None,
+    show_payloads: bool | None = None,
+    allow_unprotected: bool | None = None,
+    root_path: str = "",
+    log_level: str = "info",
+) -> None:
+    """Run the dashboard until the process is interrupted or terminated.
+
+    What is not given comes from ``PGQUEUER_WEB_*`` in the environment; names and layout of the
+    tables come from there too.
+
+    Args:
+        host: Address to listen on, 127.0.0.1 by default.
+        port: Port to listen on, 8080 by default; 0 for any that is free.
+        dsn: Where the database is; by default what *connection_settings* say.
+        connection_settings: Of the pool of connections; by default those of the environment.
+        user: User name of HTTP Basic authentication; takes a *password* too.
+        password: Its password.
+        token: For ``Authorization: Bearer``, or as the password of any user in a browser.
+        read_only: Whether nobody may requeue or cancel jobs.
+        show_payloads: Whether payloads and headers of jobs are shown.
+        allow_unprotected: Whether it may listen on any address without a login.
+        root_path: The path that a proxy takes off before it passes requests on.
+        log_level: Of the server's log, as uvicorn calls them.
+
+    Raises:
+        UnprotectedDashboardError: It would be reachable from other machines without a login.
+        IncompleteLoginError: There is a user without a password or the reverse.
+        OSError: The database cannot be reached; or another exception of the database library's.
+        SystemExit: The address cannot be listened on; the log says why.
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "user": user,
+        "password": password,
+        "token": token,
+        "read_only": read_only,
+        "show_payloads": show_payloads,
+        "allow_unprotected": allow_unprotected,
+    }
+    # As the constructor of the settings takes them, so that they are checked.
+    settings = WebSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if (
+        Login.of(settings) is None
+        and not settings.allow_unprotected
+        and not is_loopback(settings.host)
+    ):
+        raise UnprotectedDashboardError(settings.host)
+    # uvicorn ends as the signal says once it has cleaned up, and Ctrl-C is how people end this.
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(_serve(settings, dsn, connection_settings, root_path, log_level))
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        # psycopg cannot use the default loop of Windows.
+        return asyncio.SelectorEventLoop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+async def _serve(
+    settings: WebSettings,
+    dsn: str | None,
+    connection_settings: ConnectionSettings | None,
+    root_path: str,
+    log_level: str,
+) -> None:
+    import uvicorn
+
+    # Before the server starts, so that it is the caller who gets to know what is wrong.
+    async with open_queries(dsn, connection_settings) as queries:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_web_app(settings=settings, queries=queries),
+                host=settings.host,
+                port=settings.port,
+                root_path=root_path,
+                log_level=log_level,
+                server_header=False,
+                limit_concurrency=MOST_REQUESTS,
+                timeout_graceful_shutdown=GRACE,
+            )
+        )
+        await server.serve()
+    if not server.started:
+        raise SystemExit(1)

@@ -121,4 +121,4 @@ def cursor_of(word: str) -> Cursor | None:
     try:
         return Cursor.parse(word)
     except InvalidCursorError as error:
-        raise PageError(400, str(error).capitalize()) from None
+        raise PageError(400, str(error)) from None

@@ -12,7 +12,12 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from fastapi.routing import APIRoute
 
 from pgq_fast.drivers.failures import is_server_unavailable, sqlstate_of
-from pgq_fast.errors import DashboardError, LayoutMismatchError, UnreadableQueueError
+from pgq_fast.errors import (
+    DashboardError,
+    InvalidCursorError,
+    LayoutMismatchError,
+    UnreadableQueueError,
+)
 from pgq_fast.insights import DEFAULT_STALE_THRESHOLD
 from pgq_fast.logconfig import logger
 from pgq_fast.queries import Queries
@@ -127,6 +132,8 @@ def _explained(error: Exception) -> PageError | None:
     """What to say about an *error* of the database; None if it is another one."""
     if isinstance(error, UnreadableQueueError):
         return PageError(500, str(error))
+    if isinstance(error, InvalidCursorError):
+        return PageError(400, str(error))
     if isinstance(error, (DashboardError, LayoutMismatchError)):
         return PageError(503, str(error))
     # Its own words may tell about the server what not every viewer is to know: those are logged.

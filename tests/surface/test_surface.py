@@ -80,7 +80,7 @@ DEVIATIONS: dict[tuple[str, str], str] = {
 
 DEVIATIONS |= {
     ("web", call): "further arguments, by keyword only: who gets in, and what is allowed"
-    for call in ("create_web_app()", "create_web_router()")
+    for call in ("create_web_app", "create_web_router")
 }
 
 MODULES = [*((name, ()) for name in WHOLE_MODULES), *DOCUMENTED.items()]

@@ -31,6 +31,10 @@ COUNTED: Final = 10_000
 LOOKED_AT: Final = 20_000
 """Jobs that one page looks at for those that match its filters."""
 
+SEARCHED: Final = 100_000
+"""Deferred jobs that the search for a single one looks at, where nothing says in which order it is:
+15 ms of the server's time."""
+
 NAMES: Final = 200
 """Entrypoints that a page knows at most."""
 
@@ -417,11 +421,8 @@ class Reads:
         matches, last, looked = _judged(found)
         page = Page(matches[:PAGE], looked=looked)
         end = matches[PAGE - 1] if len(matches) > PAGE else None
-        if end is None and last is not None and looked >= look:
+        if end is None and last is not None and self._more_picked(last, looked, look):
             end, page.searching = last, True
-        elif end is None and last is not None and self.layout is Layout.lease:
-            # It may have been the number of leases that ended the search.
-            end, page.searching = (last, True) if looked > 0 and not matches else (None, False)
         if end is not None:
             page.next = (
                 Cursor.of(end["lease"], end["tie"])
@@ -429,6 +430,12 @@ class Reads:
                 else Cursor.of(end["updated"], end["id"])
             )
         return page
+
+    def _more_picked(self, last: Record, looked: int, look: int) -> bool:
+        if self.layout is Layout.compat:
+            return looked >= look
+        # Leases are looked at as a whole.
+        return bool(last["more_leases"]) or last["lease"] < last["last_lease"]
 
     async def _held(self, fetch: Fetch, filters: Filters, after: Cursor | None) -> Page:
         found = await fetch(
@@ -468,7 +475,7 @@ class Reads:
         flag = "payload" if payload else ""
         where = (None, None) if hint is None else (hint.text(0), hint.time(1))
         async with self._look() as fetch:
-            rows = await fetch("job", job_id, *where, 10 * LOOKED_AT, flag=flag)
+            rows = await fetch("job", job_id, *where, SEARCHED, flag=flag)
             history = await fetch("history", job_id, 100, flag=flag)
         row = rows[0] if rows else None
         if row is not None and row["id"] is None:

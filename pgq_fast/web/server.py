@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
 
 from pgq_fast.errors import UnprotectedDashboardError
 from pgq_fast.settings import ConnectionSettings
 from pgq_fast.web.app import create_web_app, open_queries
 from pgq_fast.web.auth import Login, is_loopback
 from pgq_fast.web.settings import WebSettings
+from pgq_fast.web.sse import Broadcaster
 
-__all__ = ["serve"]
+__all__ = ["Server", "serve"]
 
-GRACE: Final = 3
-"""Seconds that open streams of events have to end."""
+GRACE: Final = 5
+"""Seconds that answers under way have to end."""
 
 MOST_REQUESTS: Final = 500
 """Connections at once; more are told to come back."""
@@ -94,20 +99,27 @@ def _loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(
-    settings: WebSettings,
-    dsn: str | None,
-    connection_settings: ConnectionSettings | None,
-    root_path: str,
-    log_level: str,
-) -> None:
-    import uvicorn
+class Server(uvicorn.Server):
+    """A server that does not wait for browsers to hang up before it ends.
 
-    # Before the server starts, so that it is the caller who gets to know what is wrong.
-    async with open_queries(dsn, connection_settings) as queries:
-        server = uvicorn.Server(
+    Args:
+        app: The dashboard.
+        settings: Where it listens.
+        root_path: The path that a proxy takes off.
+        log_level: Of the server's log.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: WebSettings,
+        *,
+        root_path: str = "",
+        log_level: str = "info",
+    ) -> None:
+        super().__init__(
             uvicorn.Config(
-                create_web_app(settings=settings, queries=queries),
+                app,
                 host=settings.host,
                 port=settings.port,
                 root_path=root_path,
@@ -116,6 +128,31 @@ async def _serve(
                 limit_concurrency=MOST_REQUESTS,
                 timeout_graceful_shutdown=GRACE,
             )
+        )
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then what uvicorn does."""
+        broadcaster = getattr(self._app.state, "pgq_broadcaster", None)
+        if isinstance(broadcaster, Broadcaster):
+            broadcaster.end_streams()
+        await super().shutdown(sockets)
+
+
+async def _serve(
+    settings: WebSettings,
+    dsn: str | None,
+    connection_settings: ConnectionSettings | None,
+    root_path: str,
+    log_level: str,
+) -> None:
+    # Before the server starts, so that it is the caller who gets to know what is wrong.
+    async with open_queries(dsn, connection_settings) as queries:
+        server = Server(
+            create_web_app(settings=settings, queries=queries),
+            settings,
+            root_path=root_path,
+            log_level=log_level,
         )
         await server.serve()
     if not server.started:

@@ -20,6 +20,8 @@ __all__ = ["Broadcaster"]
 KEEPALIVE: Final = 15.0
 """Seconds of silence after which a comment goes out, so that nobody on the way hangs up."""
 
+_END: Final = ""
+
 WAITING_EVENTS: Final = 8
 """Events that may wait for a slow reader; more say nothing new."""
 
@@ -58,6 +60,18 @@ class Broadcaster:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def end_streams(self) -> None:
+        """Have all streams end: a server that is to end waits for them."""
+        for queue in self.subscribers:
+            while True:
+                try:
+                    queue.put_nowait(_END)
+                except asyncio.QueueFull:
+                    # What a slow reader has not read says nothing any more.
+                    queue.get_nowait()
+                else:
+                    break
+
     def _on_notification(self, payload: str | bytes | bytearray) -> None:
         try:
             event = models.AnyEvent.model_validate_json(payload)
@@ -95,6 +109,8 @@ class Broadcaster:
                 except TimeoutError:
                     yield ": keepalive\n\n"
                 else:
+                    if event == _END:
+                        return
                     yield f"event: {event}\ndata: {{}}\n\n"
         finally:
             self.subscribers.discard(queue)

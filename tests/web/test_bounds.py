@@ -60,23 +60,18 @@ STATISTICS: Final = (
 
 
 class Explained:
-    """The driver, with a note of how many rows each statement of its transactions reads."""
+    """Notes how many rows each statement of the transactions of *driver* reads."""
 
-    def __init__(self, driver: Any) -> None:
-        self._driver = driver
+    def __init__(self, driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: dict[str, int] = {}
-        self.settings: set[str] = set()
+        begin = driver.transaction
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._driver, name)
+        @asynccontextmanager
+        async def transaction() -> AsyncIterator[Any]:
+            async with begin() as begun:
+                yield _ExplainedTransaction(self, begun)
 
-    async def fetch_rows(self, query: str, *args: object) -> Any:
-        return await self._driver.fetch_rows(query, *args)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        async with self._driver.transaction() as transaction:
-            yield _ExplainedTransaction(self, transaction)
+        monkeypatch.setattr(driver, "transaction", transaction)
 
 
 class _ExplainedTransaction:
@@ -91,8 +86,7 @@ class _ExplainedTransaction:
         plan = (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
         read = sum(
             round(
-                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
-                * node["Actual Loops"]
+                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             )
             for node in nodes(plan)
             if "Relation Name" in node
@@ -107,29 +101,39 @@ async def fill(tables: Tables, layout: Layout) -> None:
     await tables.rows("ANALYZE")
     # The notifications and syncs of a million jobs are nobody's business here.
     await tables.rows("SET session_replication_role = replica")
-    for query in [*FILL[layout], STATISTICS]:
+    # Indexes are quicker to build than to keep.
+    indexes = await tables.rows(
+        "SELECT indexname, indexdef FROM pg_indexes"
+        " WHERE schemaname = 'public' AND indexname !~ '_pkey$|_key$'"
+    )
+    for name, _ in indexes:
+        await tables.rows(f"DROP INDEX {name}")
+    for query in [*FILL[layout], STATISTICS, *(definition for _, definition in indexes)]:
         await tables.rows(query)
 
 
 async def test_a_million_jobs_are_looked_at_a_few_at_a_time(
-    queries: Queries, tables: Tables, layout: Layout, make_client: MakeClient
+    queries: Queries,
+    tables: Tables,
+    layout: Layout,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held = await run(queries, "held", "failed", "failed", "exception")
     await queries.enqueue(["busy"] * 3, [None] * 3, [0] * 3)
     await claim(queries, "busy", 3)
     await fill(tables, layout)
-    driver = Explained(queries.driver)
-    queries.driver = driver
+    explained = Explained(queries.driver, monkeypatch)
     client = make_client(dashboard(queries))
 
     for path in (
         *("/", "/?window=24h", "/entrypoints", "/entrypoints?window=24h", "/workers", "/schedules"),
-        *("/system", "/failures", "/healthz", f"/jobs/{held[0]}", "/jobs/500000", "/jobs/999999999"),
-        "/jobs?status=queued&older=7d",
-    ):  # fmt: skip
+        *("/system", "/failures", "/healthz", f"/jobs/{held[0]}", "/jobs/500000"),
+        *("/jobs/999999999", "/jobs?status=queued&older=7d"),
+    ):
         await client.get(path)
     for place in ("queued", "deferred", "picked", "failed"):
-        for more in ("", "&entrypoint=e1", "&lowest=4", "&lowest=9&older=6h", "&highest=0"):
+        for more in ("", "&entrypoint=e1&lowest=4", "&lowest=9&older=6h"):
             page = await text(client, f"/jobs?status={place}{more}")
             for words in ("Next page", "Search on"):
                 if following := link(page, words):
@@ -137,7 +141,7 @@ async def test_a_million_jobs_are_looked_at_a_few_at_a_time(
                     assert ids(page) or link(page, "Search on") or "lowest=9" in more
                     break
     # All of them, and none of them otherwise.
-    assert len(driver.rows) >= 15
+    assert len(explained.rows) >= 15
 
     page = await text(client, "/")
     assert "10,000+ queued, 3 running, 2 held" in page
@@ -180,8 +184,16 @@ async def test_a_look_that_takes_too_long_ends(
     assert "did not answer within 0.05 seconds" in response.text
 
 
-async def test_a_look_writes_nothing(queries: Queries) -> None:
-    look = reads.Reads(queries)
-    with pytest.raises(Exception, match="read-only transaction"):
-        async with look._look(), queries.driver.transaction():  # type: ignore[attr-defined]
-            pass
+async def test_a_look_writes_nothing(queries: Queries, monkeypatch: pytest.MonkeyPatch) -> None:
+    statement = reads.layout_statement
+
+    def evil(name: str, *more: Any) -> str:
+        return (
+            "DELETE FROM pgqueuer_schedules WHERE id = $1"
+            if "schedules" in name
+            else statement(name, *more)
+        )
+
+    monkeypatch.setattr(reads, "layout_statement", evil)
+    with pytest.raises(Exception, match="in a read-only transaction"):
+        await reads.Reads(queries).schedules()

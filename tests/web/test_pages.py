@@ -13,6 +13,7 @@ from pgq_fast.models import CronExpressionEntrypoint
 from pgq_fast.queries import Queries
 from pgq_fast.settings import Layout
 from pgq_fast.types import CronEntrypoint, CronExpression
+from pgq_fast.web.formats import NOTHING
 from support.layouts import queries_of
 from web.conftest import MakeClient, dashboard
 from web.helpers import WORKER, act, claim, ids, link, run, text
@@ -77,8 +78,8 @@ async def test_entrypoints_at_a_glance(queries: Queries, client: httpx.AsyncClie
     }
     queued, deferred, picked, waited, ended, failed, *_ = rows["mails"]
     assert (queued, deferred, picked, ended, failed) == ("2", "0", "0", "4", "25.0 %")
-    assert waited != "–"
-    assert rows["reports"][:5] == ["0", "1", "0", "–", "0"]
+    assert waited != NOTHING
+    assert rows["reports"][:5] == ["0", "1", "0", NOTHING, "0"]
 
 
 async def test_lists_go_on_where_the_page_before_ended(
@@ -225,9 +226,9 @@ async def test_what_jobs_say_is_text(queries: Queries, client: httpx.AsyncClient
     await claim(queries, f"{evil}2")
     await queries.insert_schedule(
         {
-            CronExpressionEntrypoint(
-                CronEntrypoint(evil), CronExpression("* * * * *")
-            ): timedelta(hours=1)
+            CronExpressionEntrypoint(CronEntrypoint(evil), CronExpression("* * * * *")): timedelta(
+                hours=1
+            )
         }
     )
     for path in (

@@ -9,6 +9,10 @@ SELECT set_config('transaction_read_only', 'on', true),
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true),
     set_config('enable_incremental_sort', 'off', true),
+    -- Each join here looks up a few rows by their keys.
+    set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true),
+    set_config('enable_material', 'off', true),
     -- To compile a statement takes longer than to run one of these.
     set_config('jit', 'off', true),
     set_config('max_parallel_workers_per_gather', '0', true)

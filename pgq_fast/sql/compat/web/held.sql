@@ -5,7 +5,11 @@ WITH
 chosen AS MATERIALIZED (
     SELECT id
     FROM held
-    JOIN {queue_table} AS job USING (id)
+    CROSS JOIN LATERAL (
+        SELECT entrypoint, created, priority FROM {queue_table} AS job
+        WHERE job.id = held.id
+        LIMIT 1
+    ) AS job
     WHERE id < $1::bigint AND ($2::text IS NULL OR entrypoint = $2::text)
         AND ($3::interval IS NULL OR created <= now() - $3::interval)
         AND priority >= $6::integer AND priority <= $7::integer

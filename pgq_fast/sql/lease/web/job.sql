@@ -20,24 +20,23 @@ in_ready AS MATERIALIZED (
     )
     LIMIT 1
 ),
-in_deferred AS MATERIALIZED (
+hinted AS MATERIALIZED (
     SELECT entrypoint, execute_after
     FROM {deferred_table}
     WHERE entrypoint = $2::text AND execute_after = $3::timestamptz AND id = $1::bigint
+),
+searched AS MATERIALIZED (
+    SELECT entrypoint, execute_after, id
+    FROM {deferred_table}
+    WHERE NOT EXISTS (SELECT FROM in_lease) AND NOT EXISTS (SELECT FROM in_ready)
+        AND NOT EXISTS (SELECT FROM hinted)
+    ORDER BY entrypoint, execute_after, id
+    LIMIT $4::bigint
+),
+in_deferred AS MATERIALIZED (
+    SELECT entrypoint, execute_after FROM hinted
     UNION ALL
-    (
-        SELECT entrypoint, execute_after
-        FROM (
-            SELECT entrypoint, execute_after, id
-            FROM {deferred_table}
-            ORDER BY entrypoint, execute_after, id
-            LIMIT $4::bigint
-        ) AS job
-        WHERE id = $1::bigint AND NOT EXISTS (SELECT FROM in_lease)
-            AND NOT EXISTS (SELECT FROM in_ready)
-            AND ($2::text IS NULL OR $3::timestamptz IS NULL)
-    )
-    LIMIT 1
+    SELECT entrypoint, execute_after FROM searched WHERE id = $1::bigint
 ),
 job AS (
     SELECT job.id, job.priority, job.entrypoint, job.created, job.execute_after, job.attempts,
@@ -71,10 +70,7 @@ SELECT job.id, priority, entrypoint, created, execute_after, attempts, status, u
     -- [payload
     substring(payload FOR 65536) AS payload, left(headers::text, 65536) AS headers,
     -- payload]
-    (SELECT count(*) FROM head) >= 1000 OR (
-        SELECT count(*)
-        FROM (SELECT FROM {deferred_table} ORDER BY entrypoint, execute_after LIMIT $4::bigint) AS job
-    ) >= $4::bigint AS cut
+    (SELECT count(*) FROM head) >= 1000 OR (SELECT count(*) FROM searched) >= $4::bigint AS cut
 FROM (SELECT) AS always
 LEFT JOIN job ON true
 LIMIT 1

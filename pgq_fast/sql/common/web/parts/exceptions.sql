@@ -2,7 +2,7 @@
 -- the $3 that were written last.
 --
 -- The range instead of equality keeps the order by status, which makes this a walk of the index from
--- its end.
+-- its end. By LATERAL with LIMIT, each row is looked up by its key.
 WITH
 newest AS MATERIALIZED (
     SELECT id, created
@@ -24,5 +24,5 @@ SELECT entry.id, entry.created, entry.job_id, entry.entrypoint, entry.priority,
     left(entry.traceback ->> 'traceback', 20000) AS traceback,
     (SELECT count(*) FROM newest) AS looked
 FROM page
-JOIN <table> AS entry ON entry.id = page.id
+CROSS JOIN LATERAL (SELECT * FROM <table> AS entry WHERE entry.id = page.id LIMIT 1) AS entry
 ORDER BY entry.created DESC, entry.id DESC

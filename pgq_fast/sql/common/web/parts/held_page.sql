@@ -1,9 +1,12 @@
 -- A page of `chosen` (id) with the last failure that the log <log> has of each.
+--
+-- By LATERAL with LIMIT, each row is looked up by its key; a plain join might instead read the other
+-- table in the order that is asked for.
 SELECT job.id, job.priority, job.entrypoint, job.created, job.execute_after, job.attempts,
     octet_length(job.payload) AS payload_bytes, job.<since> AS updated,
     (SELECT cut FROM cut) AS cut, entry.*
 FROM chosen
-JOIN <table> AS job ON job.id = chosen.id
+CROSS JOIN LATERAL (SELECT * FROM <table> AS job WHERE job.id = chosen.id LIMIT 1) AS job
 LEFT JOIN LATERAL (
     SELECT left(traceback ->> 'exception_type', 200) AS exception_type,
         left(traceback ->> 'exception_message', 1000) AS exception_message,

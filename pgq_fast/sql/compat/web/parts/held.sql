@@ -19,8 +19,11 @@ held AS MATERIALIZED (
     UNION
     SELECT job.id
     FROM (SELECT DISTINCT job_id FROM failure) AS failure
-    JOIN {queue_table} AS job ON job.id = failure.job_id
-    WHERE job.status = 'failed'
+    CROSS JOIN LATERAL (
+        SELECT job.id FROM {queue_table} AS job
+        WHERE job.id = failure.job_id AND job.status = 'failed'
+        LIMIT 1
+    ) AS job
 ),
 -- Whether there may be others.
 cut AS (

@@ -18,7 +18,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.queries import Queries
 from pgq_fast.settings import ConnectionSettings, DBSettings, db_settings
 from pgq_fast.types import Channel
-from pgq_fast.web.auth import Guard
+from pgq_fast.web.auth import guard
 from pgq_fast.web.reads import Reads
 from pgq_fast.web.routes import build_router
 from pgq_fast.web.settings import WebSettings
@@ -84,7 +84,7 @@ def create_web_app(
         title="pgq_fast dashboard", lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url=None,
     )  # fmt: skip
-    app.include_router(build_router(views, settings, [Depends(Guard(settings))], include_sse=True))
+    app.include_router(build_router(views, settings, [Depends(guard(settings))], include_sse=True))
     return app
 
 

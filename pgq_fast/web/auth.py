@@ -7,8 +7,9 @@ import binascii
 import dataclasses
 import hmac
 import ipaddress
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Self
+from typing import Final, Self
 
 from fastapi import Request
 
@@ -16,7 +17,10 @@ from pgq_fast.errors import IncompleteLoginError
 from pgq_fast.web.faults import PageError
 from pgq_fast.web.settings import WebSettings
 
-__all__ = ["Guard", "Login", "is_loopback"]
+__all__ = ["Login", "guard", "is_loopback"]
+
+CHALLENGE: Final = 'Basic realm="pgq_fast", charset="UTF-8"'
+"""The value of ``WWW-Authenticate``: what browsers can answer."""
 
 
 def _digest(text: str) -> bytes:
@@ -81,11 +85,6 @@ class Login:
     def _is_token(self, text: str) -> bool:
         return self.token is not None and hmac.compare_digest(_digest(text), self.token)
 
-    @property
-    def challenge(self) -> str:
-        """The value of ``WWW-Authenticate``: what browsers can answer."""
-        return 'Basic realm="pgq_fast", charset="UTF-8"'
-
 
 def is_loopback(host: str) -> bool:
     """Whether *host*, an address or a name without a port, means this machine only."""
@@ -98,8 +97,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
-    """The dependency that lets requests in, or not.
+def guard(settings: WebSettings) -> Callable[[Request], Awaitable[None]]:
+    """The dependency that lets requests in, or raises ``PageError``.
 
     Without a login only requests of this machine get in, and only to a name of this machine: a page
     of somebody else's must not reach the dashboard by having its own name lead here.
@@ -107,21 +106,17 @@ class Guard:
     Raises:
         IncompleteLoginError: See :meth:`Login.of`.
     """
+    login = Login.of(settings)
 
-    def __init__(self, settings: WebSettings) -> None:
-        self._login = Login.of(settings)
-        self._open = settings.allow_unprotected
-
-    async def __call__(self, request: Request) -> None:
-        """Raise ``PageError`` if *request* does not get in."""
-        if self._login is not None:
-            if not self._login.admits(request.headers.get("authorization")):
+    async def admit(request: Request) -> None:
+        if login is not None:
+            if not login.admits(request.headers.get("authorization")):
                 raise PageError(
                     401,
                     "The dashboard needs a login.",
-                    headers={"WWW-Authenticate": self._login.challenge},
+                    headers={"WWW-Authenticate": CHALLENGE},
                 )
-        elif not self._open and not self._is_local(request):
+        elif not settings.allow_unprotected and not _is_local(request):
             raise PageError(
                 403,
                 "Without a login the dashboard answers this machine only: set PGQUEUER_WEB_USER "
@@ -129,8 +124,11 @@ class Guard:
                 "protect it, or set PGQUEUER_WEB_ALLOW_UNPROTECTED if something else does.",
             )
 
-    def _is_local(self, request: Request) -> bool:
-        # No client address: a socket of the file system.
-        if request.client is not None and not is_loopback(request.client.host):
-            return False
-        return is_loopback(request.url.hostname or "")
+    return admit
+
+
+def _is_local(request: Request) -> bool:
+    # No client address: a socket of the file system.
+    if request.client is not None and not is_loopback(request.client.host):
+        return False
+    return is_loopback(request.url.hostname or "")

@@ -17,11 +17,13 @@ from pgq_fast.web.formats import duration
 __all__ = ["Bar", "Line", "bars", "lines", "sparkline"]
 
 WIDTH: Final = 720
+WIDE: Final = 1480
+"""For a chart that has the whole width of a page: its letters are as large as those of others."""
 HEIGHT: Final = 180
 _LEFT: Final = 56
 _BOTTOM: Final = 22
 _TOP: Final = 12
-_PLOT_WIDTH: Final = WIDTH - _LEFT - 8
+_RIGHT: Final = 8
 _PLOT_HEIGHT: Final = HEIGHT - _BOTTOM - _TOP
 
 
@@ -58,7 +60,9 @@ def _number(value: float) -> str:
     return f"{value:g}"
 
 
-def _frame(top: str, begin: datetime, end: datetime, label: str, inner: Markup) -> Markup:
+def _frame(
+    width: int, top: str, begin: datetime, end: datetime, label: str, inner: Markup
+) -> Markup:
     middle, base = _TOP + _PLOT_HEIGHT / 2, _TOP + _PLOT_HEIGHT
     form = "%H:%M" if (end - begin).total_seconds() <= 86_400 else "%d %b %H:%M"
     return Markup(
@@ -72,7 +76,7 @@ def _frame(top: str, begin: datetime, end: datetime, label: str, inner: Markup) 
         '<text x="{right}" y="{foot}" text-anchor="end">{end} UTC</text>'
         "{inner}</svg>"
     ).format(
-        w=WIDTH, h=HEIGHT, label=label, x=_LEFT, right=_LEFT + _PLOT_WIDTH, top_y=_TOP,
+        w=width, h=HEIGHT, label=label, x=_LEFT, right=width - _RIGHT, top_y=_TOP,
         middle=middle, base=base, text_x=_LEFT - 6, top_text=_TOP + 8, top=top,
         foot=HEIGHT - 6, begin=f"{begin.astimezone(UTC):{form}}",
         end=f"{end.astimezone(UTC):{form}}", inner=inner,
@@ -82,7 +86,7 @@ def _frame(top: str, begin: datetime, end: datetime, label: str, inner: Markup) 
 def bars(stacks: Sequence[Bar], end: datetime, label: str) -> Markup:
     """Stacked bars, one for each part of the time until *end*."""
     top = _nice(max((sum(count for _, count in bar.parts) for bar in stacks), default=0))
-    width = _PLOT_WIDTH / max(len(stacks), 1)
+    width = (WIDE - _LEFT - _RIGHT) / max(len(stacks), 1)
     drawn = []
     for place, bar in enumerate(stacks):
         y = float(_TOP + _PLOT_HEIGHT)
@@ -102,7 +106,7 @@ def bars(stacks: Sequence[Bar], end: datetime, label: str) -> Markup:
                 )
             )
     begin = stacks[0].begin if stacks else end
-    return _frame(_number(top), begin, end, label, Markup("").join(drawn))
+    return _frame(WIDE, _number(top), begin, end, label, Markup("").join(drawn))
 
 
 def lines(
@@ -113,6 +117,7 @@ def lines(
         max((value for line in drawn for _, value in line.points if value is not None), default=0)
     )
     span = max((end - begin).total_seconds(), 1e-9)
+    plot_width = WIDTH - _LEFT - _RIGHT
     pieces = []
     for line in drawn:
         run: list[str] = []
@@ -122,7 +127,7 @@ def lines(
                 run = []
                 runs.append(run)
                 continue
-            x = _LEFT + min(max((when - begin).total_seconds() / span, 0.0), 1.0) * _PLOT_WIDTH
+            x = _LEFT + min(max((when - begin).total_seconds() / span, 0.0), 1.0) * plot_width
             run.append(f"{x:.1f},{_TOP + _PLOT_HEIGHT * (1 - value / top):.1f}")
         for run in runs:
             if len(run) > 1:
@@ -138,7 +143,7 @@ def lines(
                     )
                 )
     high = duration(top) if seconds else _number(top)
-    return _frame(high, begin, end, label, Markup("").join(pieces))
+    return _frame(WIDTH, high, begin, end, label, Markup("").join(pieces))
 
 
 def sparkline(values: Sequence[int], label: str) -> Markup:

@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
     if seconds < 60:
-        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
+        return f"{seconds:.{1 if seconds < 10 and seconds % 1 else 0}f} s"
     for size, unit, part, part_unit in _UNITS:
         if seconds >= size:
             whole, rest = divmod(int(seconds), size)
@@ -38,14 +38,17 @@ def moment(value: datetime | None) -> str:
 
 def age(value: datetime | None) -> str:
     """How long ago *value* was, by this machine's clock."""
-    return NOTHING if value is None else f"{duration(_since(value))} ago"
+    if value is None:
+        return NOTHING
+    seconds = int(_since(value))
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
 
 
 def ahead(value: datetime | None) -> str:
     """When *value* will be, by this machine's clock."""
     if value is None:
         return NOTHING
-    seconds = -_since(value)
+    seconds = -int(_since(value))
     return f"in {duration(seconds)}" if seconds > 0 else "due"
 
 

@@ -22,7 +22,7 @@ from pgq_fast.insights import DEFAULT_STALE_THRESHOLD
 from pgq_fast.logconfig import logger
 from pgq_fast.queries import Queries
 from pgq_fast.web import formats
-from pgq_fast.web.auth import Guard
+from pgq_fast.web.auth import guard
 from pgq_fast.web.faults import PageError
 from pgq_fast.web.guards import PAGE_HEADERS, read_form, verify_action
 from pgq_fast.web.pages import refusal, render
@@ -77,7 +77,7 @@ def create_web_router(
     """
     settings = settings or WebSettings()
     if dependencies is None:
-        dependencies = [Depends(Guard(settings))]
+        dependencies = [Depends(guard(settings))]
     return build_router(Views(), settings, dependencies, include_sse=include_sse)
 
 

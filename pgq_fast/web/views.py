@@ -88,7 +88,10 @@ class Views:
             async def run() -> Any:
                 return await make()
 
-            found = self._shared[key] = (now + FRESH, asyncio.create_task(run()))
+            task = asyncio.create_task(run(), name="pgq_fast dashboard read")
+            # Should nobody wait for it any more, what it fails with is nobody's loss.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            found = self._shared[key] = (now + FRESH, task)
         try:
             # One viewer who leaves does not take it from the others.
             return await asyncio.shield(found[1])

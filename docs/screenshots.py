@@ -32,7 +32,7 @@ LARGEST: Final = 150_000
 PICTURES: Final = (
     ("overview", "light", "/", 745),
     ("overview", "dark", "/", 745),
-    ("jobs", "light", "/jobs", 640),
+    ("jobs", "light", "/jobs?status=deferred", 640),
     ("failures", "dark", "/failures", 560),
 )
 ENTRYPOINTS: Final = {"send_mail": 5, "resize_image": 3, "make_report": 1, "sync_customer": 2}

@@ -27,6 +27,10 @@ from web.serving import listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PATIENCE = 20_000
+"""Milliseconds that anything may take which a test waits for."""
+expect.set_options(timeout=PATIENCE)
+
 Visit: TypeAlias = Any
 """``async with visit(**options) as page``: a page of a browser that has never been here."""
 
@@ -54,7 +58,7 @@ def visit(browser: Browser) -> Visit:
     async def visit(**options: Any) -> AsyncIterator[Page]:
         context = await browser.new_context(**options)
         page = await context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         faults: list[str] = []
         # What the policy forbids is said here too.
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)

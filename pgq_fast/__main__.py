@@ -11,16 +11,13 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; exit code 1 for a failure, 2 for wrong usage."""
     from pgq_fast.cli.app import app
-    from pgq_fast.cli.errors import explain
+    from pgq_fast.cli.errors import report
 
     with contextlib.suppress(KeyboardInterrupt):
         try:
             app(prog_name="pgqueuer")
         except Exception as error:
-            message = explain(error)
-            if message is None:
-                raise
-            print(f"error: {message}", file=sys.stderr)
+            print(report(error), file=sys.stderr)
             sys.exit(1)
 
 

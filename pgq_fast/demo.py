@@ -2,7 +2,7 @@
 
 On each of the two table layouts. Runs on an embedded PostgreSQL (extra ``demo``), or with
 ``--dsn`` on a server of yours, where it keeps to schemas of its own that it removes at the end.
-Everything here is the public API, used as any program would use it.
+Everything here is the public API, used as any program would use it. ``pgq demo`` is the same.
 """
 
 from __future__ import annotations
@@ -12,48 +12,41 @@ import asyncio
 import contextlib
 import os
 import platform
-import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from pgq_fast import PgQueuer, Queries, __impl__
-from pgq_fast.builders import (
-    QueryBuilderEnvironment,
-    QueryQueueBuilder,
-    QuerySchedulerBuilder,
-)
-from pgq_fast.db import AsyncpgDriver, PsycopgDriver
-from pgq_fast.drivers.base import Driver
+from pgq_fast import __impl__
 from pgq_fast.embedded import EmbeddedPostgresError, embedded_postgres, sigterm_as_exit
 from pgq_fast.errors import PgqException
+from pgq_fast.loops import run_in_loop
 from pgq_fast.models import Job
 from pgq_fast.settings import DBSettings, Layout
-from pgq_fast.types import Channel, QueueExecutionMode
+from pgq_fast.trial import (
+    DriverName,
+    TrialError,
+    connect,
+    drain,
+    enqueue_all,
+    queries_on,
+    temporary_schema,
+    worker_on,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["main"]
-
-Result = TypeVar("Result")
+__all__ = ["DEFAULT_JOBS", "DemoError", "Options", "main", "show"]
 
 DEFAULT_JOBS: Final = 100_000
-# Jobs of one call to enqueue: few enough for the bar to move.
-ENQUEUE_CHUNK: Final = 5_000
-# A job's payload: its number, at a size that is ordinary for a reference to something.
-PAYLOAD_BYTES: Final = 32
-
 # Single jobs whose wait is measured, after a few that warm connections and caches.
 LATENCY_JOBS: Final = 200
 LATENCY_WARM_UP: Final = 20
 # Seconds between them, so that each finds an idle worker.
 LATENCY_PAUSE: Final = 0.005
 
-# Seconds between two looks of a progress bar at its counter.
-REFRESH: Final = 0.1
 # Seconds without any progress after which the demo gives up.
 PATIENCE: Final = 60.0
 
@@ -68,7 +61,7 @@ class Options:
 
     jobs: int
     dsn: str | None
-    driver: str
+    driver: DriverName
     batch_size: int | None
     layout: Layout | None
     """None: one after the other."""
@@ -126,115 +119,28 @@ def _positive(text: str) -> int:
     return number
 
 
-# ------------------------------------------------------------------------------ the database
-
-
-@contextlib.asynccontextmanager
-async def connect(kind: str, dsn: str) -> AsyncIterator[Driver]:
-    """A driver on a connection of its own."""
-    if kind == "asyncpg":
-        import asyncpg
-
-        connection = await asyncpg.connect(dsn)
-        try:
-            async with AsyncpgDriver(connection) as driver:
-                yield driver
-        finally:
-            await connection.close()
-    else:
-        import psycopg
-
-        async with (
-            await psycopg.AsyncConnection.connect(dsn, autocommit=True) as psycopg_connection,
-            PsycopgDriver(psycopg_connection) as psycopg_driver,
-        ):
-            yield psycopg_driver
-
-
-def queries_on(driver: Driver, settings: DBSettings) -> Queries:
-    """Queries whose tables are those of *settings*, whatever the environment says."""
-    return Queries(
-        driver,
-        qbe=QueryBuilderEnvironment(settings),
-        qbq=QueryQueueBuilder(settings),
-        qbs=QuerySchedulerBuilder(settings),
-    )
-
-
-def worker_on(driver: Driver, settings: DBSettings) -> PgQueuer:
-    """A worker on the tables and the channel of *settings*."""
-    return PgQueuer(driver, channel=settings.channel, queries=queries_on(driver, settings))
-
-
-async def drop_schema(options: Options, dsn: str, settings: DBSettings) -> None:
-    """Remove everything that the demo made."""
-    async with connect(options.driver, dsn) as driver:
-        await driver.execute(f"DROP SCHEMA IF EXISTS {settings.db_schema} CASCADE")
-
-
 # ------------------------------------------------------------------------------ the three parts
 
 
-async def enqueue_all(
+async def run_jobs(
     options: Options, dsn: str, settings: DBSettings, progress: Progress
-) -> float:
-    """Enqueue the jobs in lists; seconds."""
+) -> tuple[float, float]:
+    """Enqueue the jobs and run them; seconds of each."""
     async with connect(options.driver, dsn) as driver:
-        queries = queries_on(driver, settings)
         bar = progress.add_task(f"{settings.layout.value}: enqueue", total=options.jobs)
-        began = time.perf_counter()
-        for first in range(0, options.jobs, ENQUEUE_CHUNK):
-            numbers = range(first, min(first + ENQUEUE_CHUNK, options.jobs))
-            payloads: list[bytes | None] = [b"%0*d" % (PAYLOAD_BYTES, n) for n in numbers]
-            await queries.enqueue(["demo"] * len(numbers), payloads, [0] * len(numbers))
-            progress.advance(bar, len(numbers))
-        return time.perf_counter() - began
-
-
-async def drain(options: Options, dsn: str, settings: DBSettings, progress: Progress) -> float:
-    """Run the jobs until none is left; seconds. Each must have run once."""
-    runs = [0] * options.jobs
-    total = 0
-
-    async with connect(options.driver, dsn) as driver:
-        pgq = worker_on(driver, settings)
-
-        @pgq.entrypoint("demo")
-        async def run(job: Job) -> None:
-            nonlocal total
-            assert job.payload is not None
-            runs[int(job.payload)] += 1
-            total += 1
-
-        bar = progress.add_task(f"{settings.layout.value}: drain", total=options.jobs)
-        began = time.perf_counter()
-        async with showing(progress, bar, lambda: total):
-            await pgq.run(mode=QueueExecutionMode.drain, batch_size=options.batch_size)
-        seconds = time.perf_counter() - began
-
-    if any(count != 1 for count in runs):
-        raise DemoError(
-            f"of {options.jobs} jobs {runs.count(0)} never ran and "
-            f"{sum(count > 1 for count in runs)} ran more than once"
+        enqueueing = await enqueue_all(
+            driver, settings, options.jobs, lambda done: progress.update(bar, completed=done)
         )
-    return seconds
-
-
-@contextlib.asynccontextmanager
-async def showing(progress: Progress, bar: Any, count: Callable[[], int]) -> AsyncIterator[None]:
-    """Keep *bar* at *count* while the block runs: the handlers only count."""
-
-    async def follow() -> None:
-        while True:
-            progress.update(bar, completed=count())
-            await asyncio.sleep(REFRESH)
-
-    follower = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        follower.cancel()
-        progress.update(bar, completed=count())
+    async with connect(options.driver, dsn) as driver:
+        second = progress.add_task(f"{settings.layout.value}: drain", total=options.jobs)
+        draining = await drain(
+            driver,
+            settings,
+            options.jobs,
+            options.batch_size,
+            lambda done: progress.update(second, completed=done),
+        )
+    return enqueueing, draining
 
 
 async def measure_latencies(
@@ -307,7 +213,7 @@ async def server_version(options: Options, dsn: str) -> str:
 
 
 async def measure(options: Options, dsn: str, settings: DBSettings) -> Measurements:
-    """Install, and run the three parts one after the other."""
+    """Run the parts one after the other."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -316,9 +222,6 @@ async def measure(options: Options, dsn: str, settings: DBSettings) -> Measureme
         TimeElapsedColumn,
     )
 
-    async with connect(options.driver, dsn) as driver:
-        await queries_on(driver, settings).install()
-
     columns = (
         TextColumn("{task.description:15}"),
         BarColumn(),
@@ -326,10 +229,11 @@ async def measure(options: Options, dsn: str, settings: DBSettings) -> Measureme
         TimeElapsedColumn(),
     )
     with Progress(*columns) as progress:
+        enqueueing, draining = await run_jobs(options, dsn, settings, progress)
         return Measurements(
             jobs=options.jobs,
-            enqueue_time=await enqueue_all(options, dsn, settings, progress),
-            drain_time=await drain(options, dsn, settings, progress),
+            enqueue_time=enqueueing,
+            drain_time=draining,
             latencies=await measure_latencies(options, dsn, settings, progress),
         )
 
@@ -366,24 +270,9 @@ def run(options: Options, dsn: str) -> None:
     postgres = run_in_loop(server_version(options, dsn))
     found = {}
     for layout in options.layouts:
-        name = f"pgq_fast_demo_{secrets.token_hex(4)}"
-        # The channel is the database's, not the schema's: its own name wakes no other workers.
-        settings = DBSettings(db_schema=name, channel=Channel(name), layout=layout)
-        try:
+        with temporary_schema("pgq_fast_demo", options.driver, dsn, layout) as settings:
             found[layout] = run_in_loop(measure(options, dsn, settings))
-        finally:
-            # In a loop and a connection of its own: an interrupt may have cut off the others.
-            run_in_loop(drop_schema(options, dsn, settings))
     report(options, postgres, found)
-
-
-def run_in_loop(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """As ``pgq run`` does: on uvloop where there is one."""
-    if sys.platform == "win32":
-        return asyncio.run(coroutine)
-    import uvloop
-
-    return uvloop.run(coroutine)
 
 
 @contextlib.contextmanager
@@ -402,22 +291,31 @@ def check_requirements(options: Options) -> None:
     """Say what to install before anything starts."""
     from importlib.util import find_spec
 
-    if find_spec("rich") is None:
-        raise DemoError("the demo is an extra: pip install 'pgq-fast[demo]'")
     if find_spec(options.driver) is None:
         raise DemoError(
             f"{options.driver} is not installed: pip install 'pgq-fast[{options.driver}]'"
         )
 
 
+def show(options: Options) -> None:
+    """Run the demo.
+
+    Raises:
+        DemoError: The server or the driver cannot be used.
+        EmbeddedPostgresError: The embedded server cannot.
+        TrialError: Jobs did not run once each.
+    """
+    check_requirements(options)
+    with server(options) as dsn:
+        run(options, dsn)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0, 1 for an error that is explained, 130 for Ctrl-C."""
     options = parse(arguments)
     try:
-        check_requirements(options)
-        with server(options) as dsn:
-            run(options, dsn)
-    except (DemoError, EmbeddedPostgresError) as error:
+        show(options)
+    except (DemoError, EmbeddedPostgresError, TrialError) as error:
         print(f"pgq_fast.demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

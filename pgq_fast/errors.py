@@ -328,3 +328,21 @@ class InvalidCursorError(DashboardError, ValueError):
 
 class MissingImplementationError(PgqException, ImportError):
     """``PGQ_FAST_IMPL`` asks for an implementation that is not installed."""
+
+
+class MissingExtraError(PgqException, ImportError):
+    """A library of an optional part is not installed, or not in a version that the part can use.
+
+    Args:
+        part: What needs it.
+        extra: The extra of this package that brings it.
+    """
+
+    def __init__(self, part: str, extra: str) -> None:
+        super().__init__(
+            f"{part} needs libraries that are an extra: pip install 'pgq-fast[{extra}]'"
+        )
+
+
+class InvalidLogFormatError(PgqException, ValueError):
+    """``PGQUEUER_LOG_FORMAT`` names no format."""

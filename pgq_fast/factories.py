@@ -17,7 +17,7 @@ from pgq_fast.errors import PgqException
 
 __all__ = ["load_factory", "validate_factory_result"]
 
-_HOW_TO = """Write the factory as an async context manager:
+_HOW_TO = """Write it with @contextlib.asynccontextmanager:
 
     @contextlib.asynccontextmanager
     async def create_worker():

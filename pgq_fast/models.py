@@ -181,7 +181,11 @@ def parse_headers(job_id: int, text: bytes) -> dict[str, object] | None:
     except ValueError:
         # jsonb nests deeper and holds larger numbers than the parser takes. Its error is not
         # logged: it may quote the text.
-        logger.warning("Job %s has headers that cannot be parsed; they are ignored", job_id)
+        logger.warning(
+            "Job %s has headers that cannot be parsed; they are ignored",
+            job_id,
+            extra={"job_id": job_id},
+        )
         return None
     if headers is None or isinstance(headers, dict):
         return headers
@@ -189,6 +193,7 @@ def parse_headers(job_id: int, text: bytes) -> dict[str, object] | None:
         "Job %s has headers that are a JSON %s, not an object; they are ignored",
         job_id,
         type(headers).__name__,
+        extra={"job_id": job_id},
     )
     return None
 

@@ -13,6 +13,7 @@ from pgq_fast import executors, models, tracing, types
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
+from pgq_fast.observer import WorkerObserver
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
 from pgq_fast.schema.lease_tables import lease_tables
 from pgq_fast.settings import DBSettings, Layout, db_settings
@@ -62,6 +63,7 @@ class QueueManager:
         channel: Where the queue's notifications arrive.
         resources: Given to every job in its context.
         tracer: Used instead of the tracer of the process.
+        observer: Told what the worker does, from the next ``run`` on.
         shutdown: Set it to stop the worker; started jobs end first.
         entrypoint_registry: Executors by entrypoint.
         queue_manager_id: Who this worker is, in the queue table.
@@ -91,6 +93,7 @@ class QueueManager:
     )
     resources: MutableMapping[str, object] = dataclasses.field(default_factory=dict)
     tracer: tracing.TracingProtocol | None = None
+    observer: WorkerObserver | None = dataclasses.field(init=False, default=None)
     job_context: JobContexts = dataclasses.field(init=False, default_factory=JobContexts)
     pending_health_check: dict[types.HealthCheckId, asyncio.Future[models.HealthCheckEvent]] = (
         dataclasses.field(init=False, default_factory=dict)
@@ -212,6 +215,12 @@ class QueueManager:
             job.entrypoint,
             job.id,
             exc_info=exc,
+            extra={
+                "job_id": job.id,
+                "entrypoint": job.entrypoint,
+                "attempts": job.attempts,
+                "queue_manager_id": str(self.queue_manager_id),
+            },
         )
         record = models.TracebackRecord.from_exception(
             exc,

@@ -709,7 +709,13 @@ class Queries:
         """Number of log entries that no statistics contain yet."""
         return await self._number("unaggregated_log_count")
 
-    async def prune_log(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+    async def prune_log(
+        self,
+        older_than: timedelta,
+        *,
+        batch_size: int = 10_000,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Delete what the log says of more than *older_than* ago; how many entries that was.
 
         The statistics keep it: what they do not count yet is counted first. Nothing is deleted
@@ -718,28 +724,37 @@ class Queries:
         Args:
             older_than: Age of the entries; on the lease layout, of the end of a batch.
             batch_size: Rows that are deleted at a time, each time in a transaction of its own.
+            on_progress: Called after each batch with how many entries have been deleted so far.
 
         Raises:
             ValueError: *batch_size* is below 1, or *older_than* negative.
         """
         cutoff = await self._cutoff(older_than, batch_size)
         await self._aggregate("unlocked")
-        return sum(
-            [await self._prune(part, cutoff, batch_size, None) for part in self._jobs().log_parts()]
-        )
+        removed = 0
+        for part in self._jobs().log_parts():
+            removed = await self._prune(part, cutoff, batch_size, None, on_progress, removed)
+        return removed
 
-    async def prune_statistics(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+    async def prune_statistics(
+        self,
+        older_than: timedelta,
+        *,
+        batch_size: int = 10_000,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Delete the statistics of more than *older_than* ago; how many rows that was.
 
         Args:
             older_than: Age of the counts.
             batch_size: Rows that are looked at at a time, each time in a transaction of its own.
+            on_progress: Called after each batch with how many rows have been deleted so far.
 
         Raises:
             ValueError: *batch_size* is below 1, or *older_than* negative.
         """
         cutoff = await self._cutoff(older_than, batch_size)
-        return await self._prune("prune_statistics", cutoff, batch_size, 0)
+        return await self._prune("prune_statistics", cutoff, batch_size, 0, on_progress)
 
     async def _cutoff(self, older_than: timedelta, batch_size: int) -> object:
         """The instant before which to prune: one for all batches, or they would never end."""
@@ -748,13 +763,25 @@ class Queries:
         return row["cutoff"]
 
     @_explains_layout
-    async def _prune(self, name: str, cutoff: object, batch_size: int, start: object) -> int:
-        """Run a statement for batch after batch, each from where the one before ended."""
+    async def _prune(
+        self,
+        name: str,
+        cutoff: object,
+        batch_size: int,
+        start: object,
+        on_progress: Callable[[int], None] | None,
+        removed: int = 0,
+    ) -> int:
+        """Run a statement for batch after batch, each from where the one before ended.
+
+        What it removes is counted on from *removed*.
+        """
         query = layout_statement(name, self.qbq.settings)
-        removed = 0
         while True:
             (row,) = await self.driver.fetch(query, cutoff, batch_size, start)
             removed += cast("int", row["removed"])
+            if on_progress is not None:
+                on_progress(removed)
             if cast("int", row["seen"]) < batch_size:
                 return removed
             start = row["reached"]

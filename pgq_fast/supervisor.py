@@ -29,6 +29,10 @@ ManagerFactory: TypeAlias = Callable[[], object]
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
+ECHO: Final = 0.2
+"""Seconds within which a signal is the same one again: a terminal sends Ctrl-C to a whole group of
+processes, and one of them may pass it on."""
+
 
 class UnsupportedManagerError(PgqException, NotImplementedError):
     """A factory yielded something that cannot be run."""
@@ -175,12 +179,29 @@ def setup_shutdown_handlers(manager: object, shutdown: asyncio.Event) -> Manager
     return manager
 
 
-def setup_signal_handlers(shutdown: asyncio.Event) -> None:
-    """Have SIGINT and SIGTERM set *shutdown*, where the platform and the thread allow that."""
+def setup_signal_handlers(
+    shutdown: asyncio.Event, abandon: Callable[[], None] | None = None
+) -> None:
+    """Have SIGINT and SIGTERM set *shutdown*, where the platform and the thread allow that.
+
+    Another signal ends the process at once, as if nobody handled it, after a call of *abandon*.
+    """
+    asked_at: float | None = None
 
     def stop(signum: signal.Signals) -> None:
-        logger.info("%s received, shutting down", signum.name)
-        shutdown.set()
+        nonlocal asked_at
+        now = loop.time()
+        if asked_at is None:
+            asked_at = now
+            logger.info("%s received, shutting down", signum.name)
+            shutdown.set()
+        elif now - asked_at > ECHO:
+            logger.warning("%s received again, ending at once", signum.name)
+            if abandon is not None:
+                abandon()
+            loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
     loop = asyncio.get_running_loop()
     try:
@@ -194,9 +215,14 @@ def setup_signal_handlers(shutdown: asyncio.Event) -> None:
 
 
 @contextlib.contextmanager
-def stop_signals(shutdown: asyncio.Event) -> Iterator[None]:
-    """Handle the signals for the length of the block; afterwards they act as by default."""
-    setup_signal_handlers(shutdown)
+def stop_signals(
+    shutdown: asyncio.Event, abandon: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Handle the signals for the length of the block; afterwards they act as by default.
+
+    The arguments are those of :func:`setup_signal_handlers`.
+    """
+    setup_signal_handlers(shutdown, abandon)
     try:
         yield
     finally:

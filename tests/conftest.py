@@ -23,11 +23,15 @@ import pytest_asyncio
 from pgq_fast.settings import DBSettings, Layout, db_settings
 from support.drivers import KINDS, MakeDriver, open_driver
 from support.layouts import LAYOUT_VARIABLE, Templates
+from support.reuse import ReusedDatabases
 from support.server import Databases, running_server, server_description
 
 # Tests choose names, schema and connection themselves; the developer's shell must not.
 for _name in [name for name in os.environ if name.startswith(("PGQUEUER_", "PGDSN"))]:
     del os.environ[_name]
+# Logfire, where it is installed, is imported by pydantic, which takes longer than most of the
+# processes that tests start.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
 
 HERE = Path(__file__).parent
 
@@ -38,10 +42,14 @@ IMPL_AGNOSTIC = {
     "examples",
     "fleet",
     "insights",
+    "logs",
+    "mcp_server",
+    "metrics",
     "migrate",
     "pgbouncer",
     "scheduler",
     "schema",
+    "tracing",
     "web",
 }
 # What differs between a connection and a pool, transactions and statements side by side, is tested
@@ -190,10 +198,16 @@ def queue_template(queue_templates: Templates, layout: Layout) -> str:
     return queue_templates.name(layout)
 
 
+@pytest.fixture(scope="session")
+def reused_databases(databases: Databases) -> ReusedDatabases:
+    """Lends copies of templates."""
+    return ReusedDatabases(databases)
+
+
 @pytest.fixture
-def queue_dsn(databases: Databases, queue_template: str) -> Iterator[str]:
-    """DSN of a database of the test's own, with the schema of its layout."""
-    with databases.temporary(queue_template) as (_, dsn):
+def queue_dsn(reused_databases: ReusedDatabases, queue_template: str) -> Iterator[str]:
+    """DSN of an empty queue of the test's own, with the schema of its layout."""
+    with reused_databases.lent(queue_template) as dsn:
         yield dsn
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
+from pgq_fast.cli import jobs, measure, migrate, prune, schedules, top, watch, web
 from pgq_fast.cli import run as run_command
 from pgq_fast.cli import schema as schema_commands
 from pgq_fast.cli import sql as sql_commands
 from pgq_fast.cli.context import GlobalOptions
+from pgq_fast.cli.errors import TRACEBACK_VARIABLE
 from pgq_fast.settings import Layout
 
 __all__ = ["app"]
@@ -61,8 +64,18 @@ def main(
         str | None,
         typer.Option(help="module:function that returns an async context manager of a Queries."),
     ] = None,
+    show_traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback",
+            help=f"Show where a failure comes from; the variable {TRACEBACK_VARIABLE}=1 as well.",
+        ),
+    ] = False,
 ) -> None:
     """Run and manage a job queue on PostgreSQL."""
+    if show_traceback:
+        # Where it is reported this is over, and processes of this one are to do the same.
+        os.environ[TRACEBACK_VARIABLE] = "1"
     options = GlobalOptions(prefix, schema, layout, pg_dsn, factory)
     # By name: typer has an enum of its own or click's, depending on its version.
     source = context.get_parameter_source("schema")
@@ -71,6 +84,17 @@ def main(
     context.obj = options
 
 
-run_command.register(app)
-schema_commands.register(app)
-sql_commands.register(app)
+for commands in (
+    run_command,
+    jobs,
+    schedules,
+    watch,
+    top,
+    web,
+    schema_commands,
+    migrate,
+    prune,
+    measure,
+    sql_commands,
+):
+    commands.register(app)

@@ -1,15 +1,12 @@
-"""What every command starts from: the global options, an event loop, a connection."""
+"""What every command starts from: the global options, a connection."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import inspect
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
 
 import typer
 
@@ -18,13 +15,12 @@ from pgq_fast.cli.errors import CliError, first_line
 from pgq_fast.connections import connect_asyncpg, connect_psycopg
 from pgq_fast.drivers.base import Driver
 from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
 from pgq_fast.settings import ConnectionSettings, DBSettings, Layout, db_settings
 
-__all__ = ["GlobalOptions", "load_reference", "open_queries", "run"]
-
-T = TypeVar("T")
+__all__ = ["GlobalOptions", "cannot_connect", "load_reference", "open_listener", "open_queries"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +65,7 @@ async def open_queries(context: typer.Context, settings: DBSettings) -> AsyncIte
     async with contextlib.AsyncExitStack() as stack:
         if options.factory is None:
             yield Queries(
-                await _connect(options.pg_dsn or None, stack),
+                await _connect(options.pg_dsn or None, stack, ConnectionSettings()),
                 qbe=QueryBuilderEnvironment(settings),
                 qbq=QueryQueueBuilder(settings),
                 qbs=QuerySchedulerBuilder(settings),
@@ -82,6 +78,28 @@ async def open_queries(context: typer.Context, settings: DBSettings) -> AsyncIte
                 "it has to yield a Queries"
             )
         yield queries
+
+
+@contextlib.asynccontextmanager
+async def open_listener(context: typer.Context, driver: Driver) -> AsyncIterator[Driver | None]:
+    """What can listen for notifications; None: nothing can.
+
+    Args:
+        context: With the global options.
+        driver: That of the command's ``Queries``; it is used unless it leads to a pooler.
+
+    Raises:
+        CliError: The connection past the pooler cannot be had.
+    """
+    settings = ConnectionSettings()
+    if poll_interval_of(driver) is None:
+        yield driver
+    elif context.ensure_object(GlobalOptions).factory is None and settings.listen_dsn is not None:
+        async with contextlib.AsyncExitStack() as stack:
+            direct = settings.model_copy(update={"transaction_pooling": False})
+            yield await _connect(settings.listen_dsn, stack, direct)
+    else:
+        yield None
 
 
 def load_reference(role: str, reference: str) -> Callable[..., object]:
@@ -111,8 +129,9 @@ def _load(reference: str) -> contextlib.AbstractAsyncContextManager[object]:
     return made
 
 
-async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
-    settings = ConnectionSettings()
+async def _connect(
+    dsn: str | None, stack: contextlib.AsyncExitStack, settings: ConnectionSettings
+) -> Driver:
     pooling = settings.transaction_pooling
     try:
         try:
@@ -143,10 +162,15 @@ async def _connect(dsn: str | None, stack: contextlib.AsyncExitStack) -> Driver:
     except (ImportError, CliError):
         raise
     except Exception as error:
-        raise CliError(
-            f"cannot connect to PostgreSQL: {_connection_failure(error)}. Check --pg-dsn, the "
-            "variables PGDSN and PGQUEUER_DSN, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE"
-        ) from error
+        raise cannot_connect(error) from error
+
+
+def cannot_connect(error: Exception) -> CliError:
+    """What to raise where a connection failed with *error*."""
+    return CliError(
+        f"cannot connect to PostgreSQL: {_connection_failure(error)}. Check --pg-dsn, the "
+        "variables PGDSN and PGQUEUER_DSN, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE"
+    )
 
 
 def _connection_failure(error: Exception) -> str:
@@ -160,16 +184,3 @@ def _connection_failure(error: Exception) -> str:
 
 # psycopg's failures of the connection itself; libpq leaves passwords out of their text.
 _SAFE_TO_SHOW = ("OperationalError", "ConnectionTimeout")
-
-
-def run(coroutine: Coroutine[object, object, T]) -> T:
-    """Run *coroutine* on the fastest event loop there is; its result."""
-    if sys.platform == "win32":
-        # psycopg cannot use the default loop of Windows.
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(coroutine)
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.run(coroutine)
-    return uvloop.run(coroutine)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import traceback
+from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
@@ -10,7 +14,10 @@ from pgq_fast.drivers.failures import is_connection_lost, sqlstate_of
 from pgq_fast.errors import PgqException
 from pgq_fast.settings import ConnectionSettings, DBSettings
 
-__all__ = ["CliError", "explain", "first_line"]
+__all__ = ["TRACEBACK_VARIABLE", "CliError", "explain", "first_line", "report"]
+
+TRACEBACK_VARIABLE: Final = "PGQUEUER_TRACEBACK"
+"""Set to anything but nothing and 0, failures come with their traceback."""
 
 
 class CliError(PgqException):
@@ -44,10 +51,21 @@ _REMEDIES: Final = {
 }
 
 
-def explain(error: BaseException) -> str | None:
-    """The line for *error*; None for what is no failure of the operator's surroundings."""
+def report(error: BaseException) -> str:
+    """What to print of *error*: a line, behind the traceback where that is asked for."""
+    line = f"error: {explain(error)}"
+    if os.environ.get(TRACEBACK_VARIABLE, "0") in ("", "0"):
+        return line
+    return f"{_redacted(''.join(traceback.format_exception(error)))}{line}"
+
+
+def explain(error: BaseException) -> str:
+    """One line: what happened, and what to do about it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        # What a task group makes of the failure of one of its tasks.
+        error = error.exceptions[0]
     if isinstance(error, PgqException):
-        return _one_line(str(error))
+        return _redacted(_in_words_of_the_command_line(_one_line(str(error))))
     if isinstance(error, ValidationError) and error.title in _SETTINGS:
         return _invalid_settings(error)
     code = sqlstate_of(error)
@@ -57,14 +75,62 @@ def explain(error: BaseException) -> str | None:
     # Of the operating system's errors only these are the connection's; a factory may open files.
     of_a_file = isinstance(error, OSError) and not isinstance(error, ConnectionError)
     if is_connection_lost(error) and not of_a_file:
-        return "the connection to PostgreSQL was lost. Look at the server, then run it again."
-    return None
+        return (
+            f"the connection to PostgreSQL failed: {first_line(error)}. Look at the server, then "
+            "run it again."
+        )
+    # Most likely a factory's or a handler's.
+    said = first_line(error)
+    what = (
+        type(error).__name__ if said == type(error).__name__ else f"{type(error).__name__}: {said}"
+    )
+    return f"{what}{_where(error)}. 'pgq --traceback ...' shows how it came to that."
 
 
 def first_line(error: BaseException) -> str:
-    """What *error* says, without details on further lines and a closing full stop."""
+    """What *error* says, without details on further lines, a closing full stop and passwords."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return _redacted(lines[0].rstrip(".:")) if lines else type(error).__name__
+
+
+# What messages tell programmers to do, and how it is done here.
+_SPELLINGS: Final = (
+    (r"DBSettings\.layout", "--layout"),
+    (r"Queries\.migrate\(to='(\w+)'\)", r"'pgq migrate --to \1'"),
+    (r"Queries\.migrate\(to=\.\.\.\)", "'pgq migrate --to ...'"),
+    (r"requeue_picked=True", "--requeue-picked"),
+    (r"more patience", "more --patience"),
+    (r"a smaller batch_size", "a smaller --batch-size"),
+)
+
+
+def _in_words_of_the_command_line(text: str) -> str:
+    for spelled, here in _SPELLINGS:
+        text = re.sub(spelled, here, text)
+    return text
+
+
+# As in a DSN of either form.
+_PASSWORDS: Final = re.compile(
+    r"(//[^\s:/@]*:)\S+(?=@)|(\bpassword\s*=\s*)('[^']*'|[^\s&]+)", re.IGNORECASE
+)
+
+
+def _redacted(text: str) -> str:
+    return _PASSWORDS.sub(lambda found: f"{found[1] or found[2]}***", text)
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of the user's own code, as far as that can be told."""
+    here = str(Path.cwd())
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(here) and "site-packages" not in frame.filename
+    ]
+    if not own:
+        return ""
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})"
 
 
 def _invalid_settings(error: ValidationError) -> str:

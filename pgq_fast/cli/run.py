@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import logging
 import sys
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from pgq_fast import supervisor
-from pgq_fast.cli.context import load_reference, run
-from pgq_fast.logconfig import logger
+from pgq_fast.cli import processes as worker_processes
+from pgq_fast.cli.context import load_reference
+from pgq_fast.cli.errors import CliError, report
+from pgq_fast.logsetup import LogLevel, setup_logging
+from pgq_fast.loops import run_in_loop
 from pgq_fast.types import QueueExecutionMode
 
 __all__ = ["register"]
-
-LogLevel = Enum(  # type: ignore[misc]
-    "LogLevel",
-    {
-        name: name
-        for name in ("CRITICAL", "FATAL", "ERROR", "WARN", "WARNING", "INFO", "DEBUG", "NOTSET")
-    },
-)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to *app*."""
     app.command(name="run", help="Run a worker until SIGINT or SIGTERM.")(run_worker)
-
-
-class _Timestamps(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return datetime.fromtimestamp(record.created).astimezone().isoformat()
-
-
-def show_log(level: str) -> None:
-    """Print the log of the package: up to INFO to stdout, warnings and errors to stderr."""
-    lines = _Timestamps("%(asctime)s [%(name)s] %(levelname)s: %(message)s")
-    calm = logging.StreamHandler(sys.stdout)
-    calm.addFilter(lambda record: record.levelno <= logging.INFO)
-    alarming = logging.StreamHandler(sys.stderr)
-    alarming.setLevel(logging.WARNING)
-    for handler in (calm, alarming):
-        handler.setFormatter(lines)
-    logger.handlers[:] = [calm, alarming]
-    logger.setLevel(level)
 
 
 def run_worker(
@@ -62,26 +38,28 @@ def run_worker(
         float, typer.Option(help="Longest time in seconds without a look at the queue.")
     ] = 30.0,
     batch_size: Annotated[
-        int | None, typer.Option(help="Jobs claimed at a time; tuned to the handlers if not given.")
+        int | None,
+        typer.Option(min=1, help="Jobs claimed at a time; tuned to the handlers if not given."),
     ] = None,
     heartbeat_timeout: Annotated[
         float,
         typer.Option(help="Silence in seconds after which a worker's jobs are run by others."),
     ] = 30.0,
     restart_delay: Annotated[
-        float, typer.Option(help="Pause in seconds before --restart-on-failure starts again.")
+        float,
+        typer.Option(min=0, help="Pause in seconds before a new start after a failure."),
     ] = 5.0,
     restart_on_failure: Annotated[
         bool, typer.Option("--restart-on-failure", help="Start again after a failure.")
     ] = False,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="What the log shows.")
-    ] = LogLevel.INFO,  # type: ignore[attr-defined]
+    ] = LogLevel.INFO,
     mode: Annotated[
         QueueExecutionMode, typer.Option(help="drain ends when the queue is empty.")
     ] = QueueExecutionMode.continuous,
     max_concurrent_tasks: Annotated[
-        int | None, typer.Option(help="Most jobs that run here at a time.")
+        int | None, typer.Option(min=1, help="Most jobs that a process runs at a time.")
     ] = None,
     shutdown_on_listener_failure: Annotated[
         bool,
@@ -89,22 +67,86 @@ def run_worker(
             "--shutdown-on-listener-failure", help="End when notifications do not arrive."
         ),
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Run so many worker processes, and start others for those that die.",
+        ),
+    ] = None,
+    supervised: Annotated[
+        float | None, typer.Option(hidden=True, help="Given by --processes to its workers.")
+    ] = None,
 ) -> None:
-    """Run the worker that *factory_fn* makes."""
-    show_log(log_level.value)
-    factory = load_reference("factory", factory_fn)
+    """Run the worker that *factory_fn* makes, or several of them in processes of their own."""
+    if max_concurrent_tasks is not None and max_concurrent_tasks < 2 * (batch_size or 0):
+        raise typer.BadParameter(
+            f"--max-concurrent-tasks {max_concurrent_tasks} is less than twice the --batch-size "
+            f"{batch_size}: raise the one or lower the other"
+        )
+    setup_logging(log_level.value, with_process=supervised is not None or processes is not None)
+    if processes is not None:
+        command = [
+            sys.executable,
+            *("-m", "pgq_fast", "run", f"--supervised={worker_processes.ORPHAN_GRACE}"),
+            f"--dequeue-timeout={dequeue_timeout}",
+            *(() if batch_size is None else (f"--batch-size={batch_size}",)),
+            f"--heartbeat-timeout={heartbeat_timeout}",
+            f"--restart-delay={restart_delay}",
+            *(("--restart-on-failure",) if restart_on_failure else ()),
+            f"--log-level={log_level.value}",
+            f"--mode={mode.value}",
+            *(
+                ()
+                if max_concurrent_tasks is None
+                else (f"--max-concurrent-tasks={max_concurrent_tasks}",)
+            ),
+            *(("--shutdown-on-listener-failure",) if shutdown_on_listener_failure else ()),
+            *("--", factory_fn, *(factory_args or ())),
+        ]
+        # A worker that drains is to come to an end.
+        restart = restart_on_failure or mode is QueueExecutionMode.continuous
+        code = run_in_loop(
+            worker_processes.supervise(
+                command, processes, restart=restart, first_pause=restart_delay
+            )
+        )
+        raise typer.Exit(code)
+
+    try:
+        factory = load_reference("factory", factory_fn)
+    except CliError as error:
+        if supervised is None:
+            raise
+        typer.echo(report(error), err=True)
+        raise typer.Exit(worker_processes.CANNOT_START) from None
     if factory_args:
         factory = functools.partial(factory, factory_args)
-    run(
-        supervisor.run(
+
+    async def work() -> bool:
+        """Run until the end; whether a signal was the reason."""
+        shutdown = asyncio.Event()
+        released = asyncio.Event()
+
+        def release() -> None:
+            released.set()
+            shutdown.set()
+
+        if supervised is not None:
+            worker_processes.call_when_released(release, supervised)
+        await supervisor.runit(
             factory,
             dequeue_timeout=timedelta(seconds=dequeue_timeout),
             batch_size=batch_size,
-            heartbeat_timeout=timedelta(seconds=heartbeat_timeout),
+            restart_delay=timedelta(seconds=restart_delay if restart_on_failure else 0),
+            restart_on_failure=restart_on_failure,
+            shutdown=shutdown,
             mode=mode,
             max_concurrent_tasks=max_concurrent_tasks,
             shutdown_on_listener_failure=shutdown_on_listener_failure,
-            restart_on_failure=restart_on_failure,
-            restart_delay=timedelta(seconds=restart_delay),
+            heartbeat_timeout=timedelta(seconds=heartbeat_timeout),
         )
-    )
+        return shutdown.is_set() and not released.is_set()
+
+    if run_in_loop(work()) and supervised is not None:
+        raise typer.Exit(worker_processes.STOPPED_BY_SIGNAL)

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from pgq_fast.cli.context import open_queries, run
+from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.options import (
     CreateSchemaOption,
     DurabilityArgument,
@@ -19,7 +19,9 @@ from pgq_fast.cli.options import (
     RollbackOption,
     WidenIdOption,
 )
+from pgq_fast.cli.progress import working
 from pgq_fast.cli.sql import autovacuum_text, durability_text
+from pgq_fast.loops import run_in_loop
 from pgq_fast.queries import Queries
 from pgq_fast.schema import Plan, ddl
 from pgq_fast.schema.offline import upgrade_script
@@ -97,7 +99,7 @@ def install(
         await queries.install(create_schema)
         return True
 
-    if not run(_carry_out(context, settings, operation)):
+    if not run_in_loop(_carry_out(context, settings, operation)):
         where = settings.db_schema or "the search_path's"
         _tell(
             f"error: there is an installation already (prefix {settings.prefix!r}, schema {where})."
@@ -112,7 +114,9 @@ def verify(
     expect: Annotated[Expectation, typer.Option(help="What should be found.")],
 ) -> None:
     """Print what is not as expected; exit code 1 if there is anything."""
-    problems = run(_carry_out(context, db_settings(), lambda queries: queries.verify(expect.value)))
+    problems = run_in_loop(
+        _carry_out(context, db_settings(), lambda queries: queries.verify(expect.value))
+    )
     if problems:
         typer.echo("\n".join(problems))
         raise typer.Exit(1)
@@ -128,7 +132,7 @@ def uninstall(context: typer.Context, dry_run: DryRunOption = False) -> None:
     if dry_run:
         _print_instead(context, ddl.uninstall_sql(db_settings()))
         return
-    run(_carry_out(context, db_settings(), lambda queries: queries.uninstall()))
+    run_in_loop(_carry_out(context, db_settings(), lambda queries: queries.uninstall()))
     _tell("Uninstalled.")
 
 
@@ -155,7 +159,8 @@ def upgrade(
     async def operation(queries: Queries) -> Plan:
         return await (queries.plan_upgrade() if plan else queries.apply_upgrade())
 
-    done = run(_carry_out(context, settings, operation))
+    with working("Looking at the catalog" if plan else "Upgrading; a table may be rewritten"):
+        done = run_in_loop(_carry_out(context, settings, operation))
     if plan and done.statements:
         typer.echo(_plan_as_script(done, settings))
     for note in done.notes:
@@ -186,7 +191,8 @@ def durability(
     if dry_run:
         _print_instead(context, durability_text(settings))
         return
-    run(_carry_out(context, settings, lambda queries: queries.alter_durability()))
+    with working("Rewriting the tables that change"):
+        run_in_loop(_carry_out(context, settings, lambda queries: queries.alter_durability()))
     _tell(f"Durability is {durability.value} now.")
 
 
@@ -205,5 +211,5 @@ def autovac(
         else:
             await queries.optimize_autovacuum()
 
-    run(_carry_out(context, settings, operation))
+    run_in_loop(_carry_out(context, settings, operation))
     _tell("Reset storage parameters." if rollback else "Set storage parameters for autovacuum.")

@@ -115,7 +115,7 @@ def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
             "unchanged"
         ) from error
     for job_id, reason in faults:
-        logger.error("Job %s cannot be read: %s", job_id, reason)
+        logger.error("Job %s cannot be read: %s", job_id, reason, extra={"job_id": job_id})
     return Claim(jobs, [Rejected(JobId(job_id), reason) for job_id, reason in faults], bool(more))
 
 

@@ -38,9 +38,9 @@ DEADLOCK_DETECTED: Final = "40P01"
 FRONT: Final = (-(2**31), -(2**63))
 """Before every job in the order of claims: the complement of a priority, and an id."""
 
-ONWARD_FROM: Final = 10_000
-"""Jobs that this worker claims from the front of the line until it goes on from where its last
-claim ended: to pass over about so many dead index entries costs no more than a millisecond."""
+ONWARD_FROM: Final = 1_000
+"""Jobs that this worker claims from the front of the line until it goes on from where the last
+claim ended: to pass over about so many dead index entries costs next to nothing."""
 
 SLOW_CLAIM: Final = 0.05
 """Seconds of a claim from the front after which the same holds whatever their number: others have
@@ -100,8 +100,10 @@ class LeaseLayout:
         self._front_is_slow = False
         self._next_from_front = 0.0
         self._full_claims = 0
-        # Of the last claim: seconds that its statement took, and the class of the tables' size.
+        # Of the last claim: seconds that its statement took, whether (with limits) there were fewer
+        # jobs than it could have taken, and the class of the tables' size.
         self._took = 0.0
+        self._short = False
         self._size = 0
         # What the last claim put off until the worker rests, and from when on no longer.
         self._put_off: timedelta | None = None
@@ -187,10 +189,13 @@ class LeaseLayout:
         )
         claim = await self._claim_from(onward, batch_size, owner, max_bytes, ending, budget)
         full = len(claim.jobs) >= batch_size or claim.more
+        # All seats are taken now: that so few jobs came does not mean that the line has ended.
+        seated = self._seats is not None and not self._short
         if not onward:
-            self._front_is_slow = self._took > SLOW_CLAIM
+            if claim.jobs or not seated:
+                self._front_is_slow = self._took > SLOW_CLAIM
             self._next_from_front = began + FRONT_SHARE * self._took
-        if full:
+        if full or seated:
             self._claimed_from_front += len(claim.jobs)
         elif onward:
             # The end of the line. Whatever is left is at its front.
@@ -225,6 +230,7 @@ class LeaseLayout:
             max_bytes,
             Int8Array([rank for rank, _ in places]),
             Int8Array([number for _, number in places]),
+            False,
         ]
         if self._seats is not None:
             args.append(self._seats)
@@ -232,8 +238,8 @@ class LeaseLayout:
             args.append(budget)
         rows: Sequence[Row] | None = ()
         for pause in (*TURN_PAUSES, 0.0):
-            takes_turns = batch_size >= TURNS_FROM and pause > 0
-            rows = await self._send_claim(args, owner, ended, takes_turns, budget is not None)
+            args[6] = batch_size >= TURNS_FROM and pause > 0
+            rows = await self._send_claim(args, owner, ended, budget is not None)
             if rows is None:
                 break
             for lease in ended:
@@ -250,11 +256,10 @@ class LeaseLayout:
         args: Sequence[object],
         owner: QueueManagerId,
         ended: Sequence[Lease],
-        takes_turns: bool,
         has_budget: bool,
     ) -> Sequence[Row] | None:
         """The rows of a claim; None where another worker was quicker, or nobody may claim."""
-        flags = ["budget" if has_budget else "fixed", "turns" if takes_turns else "at_once"]
+        flags = ["budget" if has_budget else "fixed"]
         if self._seats is not None:
             flags += ("limited", "several")
         else:
@@ -311,8 +316,22 @@ class LeaseLayout:
             MalformedRowError: The driver did not return what the statement selects.
         """
         claim = Claim([])
-        for number, entrypoint, slot, *columns, due, payloads, headers, more, size, _ in rows:
+        places: dict[QueueEntrypoint, tuple[int, int]] = {}
+        for (
+            number,
+            entrypoint,
+            slot,
+            *columns,
+            due,
+            payloads,
+            headers,
+            more,
+            size,
+            short,
+            _,
+        ) in rows:
             self._size = size_class(size)
+            self._short = short
             if number is None:
                 return claim
             try:
@@ -341,10 +360,12 @@ class LeaseLayout:
             lease = Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts)
             if self._leases.add(lease):
                 claim.known = True
-            if last.slot is None:
-                self._places[last.entrypoint] = (~last.priority, last.id)
+            # Of a limited entrypoint each job is a lease of its own.
+            place = (~last.priority, last.id)
+            places[last.entrypoint] = max(place, places.get(last.entrypoint, FRONT))
             claim.jobs += jobs
             claim.more = more
+        self._places.update(places)
         claim.more = claim.more or len(claim.jobs) >= LARGEST_CLAIM
         if len(rows) > 1:
             claim.jobs.sort(key=lambda job: (-job.priority, job.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Literal, overload
 
@@ -373,25 +373,43 @@ class InMemoryQueries:
         """Delete the statistics of *entrypoint*, without one all of them."""
         self._journal.clear_statistics(_names(entrypoint))
 
-    async def prune_log(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+    async def prune_log(
+        self,
+        older_than: timedelta,
+        *,
+        batch_size: int = 10_000,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Delete the log of more than *older_than* ago; how many rows that was.
 
-        The statistics keep it. *batch_size* is of no account here.
+        The statistics keep it. *batch_size* is of no account here; *on_progress* is called once.
 
         Raises:
             ValueError: *batch_size* is below 1, or *older_than* negative.
         """
         check_pruning(older_than, batch_size)
-        return self._journal.prune_log(reports.start_of(older_than, utc_now()))
+        removed = self._journal.prune_log(reports.start_of(older_than, utc_now()))
+        if on_progress is not None:
+            on_progress(removed)
+        return removed
 
-    async def prune_statistics(self, older_than: timedelta, *, batch_size: int = 10_000) -> int:
+    async def prune_statistics(
+        self,
+        older_than: timedelta,
+        *,
+        batch_size: int = 10_000,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Delete the statistics of more than *older_than* ago; how many rows that was.
 
         Raises:
             ValueError: *batch_size* is below 1, or *older_than* negative.
         """
         check_pruning(older_than, batch_size)
-        return self._journal.prune_statistics(reports.start_of(older_than, utc_now()))
+        removed = self._journal.prune_statistics(reports.start_of(older_than, utc_now()))
+        if on_progress is not None:
+            on_progress(removed)
+        return removed
 
     # --- Views
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup
 
+from pgq_fast.cached import Cached
 from pgq_fast.web.charts import Bar, Line, bars, lines, sparkline
 from pgq_fast.web.reads import PLACES, Count, Ended, Overview, Place, Reads
 
@@ -30,8 +31,8 @@ SLOTS: Final = 60
 SAMPLED_SLOTS: Final = 30
 """Points of a line of percentiles."""
 
-FRESH: Final = 1.0
-"""Seconds for which all viewers share what one of them had read."""
+FRESH: Final = timedelta(seconds=1)
+"""How long all viewers share what one of them had read; longer if that took long."""
 
 KEPT: Final = 1_440
 """Numbers of jobs that are kept for the chart: four hours at one in ten seconds."""
@@ -71,33 +72,18 @@ class Views:
     """Contexts of the pages. One for each dashboard: it remembers numbers for its charts."""
 
     def __init__(self) -> None:
-        self._shared: dict[tuple[object, ...], tuple[float, asyncio.Task[Any]]] = {}
+        self._shared: dict[tuple[object, ...], Cached[Any]] = {}
         self._history: deque[Sample] = deque(maxlen=KEPT)
 
     async def _fresh(
         self, key: tuple[object, ...], reads: Reads, make: Callable[[], Awaitable[Any]]
     ) -> Any:
         """What *make* returns, or returned a moment ago for somebody else."""
-        now = time.monotonic()
-        for old in [each for each, (until, _) in self._shared.items() if until < now]:
-            del self._shared[old]
+        # The queue stays the one with this id as long as the entry, which refers to it.
         key = (id(reads.queries), *key)
-        found = self._shared.get(key)
-        if found is None:
-
-            async def run() -> Any:
-                return await make()
-
-            task = asyncio.create_task(run(), name="pgq_fast dashboard read")
-            # Should nobody wait for it any more, what it fails with is nobody's loss.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            found = self._shared[key] = (now + FRESH, task)
-        try:
-            # One viewer who leaves does not take it from the others.
-            return await asyncio.shield(found[1])
-        except Exception:
-            self._shared.pop(key, None)
-            raise
+        if key not in self._shared:
+            self._shared[key] = Cached(make, FRESH)
+        return await self._shared[key].get()
 
     async def numbers(self, reads: Reads) -> Overview:
         """The queue in numbers, which the chart of jobs remembers."""

@@ -271,5 +271,6 @@ class Acknowledger:
                 "The traceback record of job %s cannot be stored, it is logged without: %s",
                 item.job.id,
                 error,
+                extra={"job_id": item.job.id, "entrypoint": item.job.entrypoint},
             )
             await self._send_together([item._replace(record=None)])

@@ -20,6 +20,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.types import QueueEntrypoint
 from pgq_fast.worker.acks import Acknowledger
 from pgq_fast.worker.context import JobContext
+from pgq_fast.worker.observing import Observation
 from pgq_fast.worker.reused import ReusedTasks
 
 if TYPE_CHECKING:
@@ -42,9 +43,16 @@ class Dispatcher:
         manager: Whose handlers, tracer and contexts these are.
         acks: Takes the outcomes.
         wake: See *wake_at_end*.
+        observation: Takes the times of the runs, if anybody wants them.
     """
 
-    def __init__(self, manager: QueueManager, acks: Acknowledger, wake: asyncio.Event) -> None:
+    def __init__(
+        self,
+        manager: QueueManager,
+        acks: Acknowledger,
+        wake: asyncio.Event,
+        observation: Observation | None = None,
+    ) -> None:
         self.waiting_bytes = 0
         self.ended = 0
         self.wake_at_end = False
@@ -56,6 +64,7 @@ class Dispatcher:
         self._acks = acks
         self._successes = acks.successes
         self._wake = wake
+        self._observation = observation
         self._loop = asyncio.get_running_loop()
         runner = asyncio.current_task()
         assert runner is not None
@@ -185,13 +194,7 @@ class Dispatcher:
             await self._failed(job, error)
         except BaseException as error:
             self._leave(job)
-            # A worker that is made to stop gives its jobs back, and so does one whose process ends:
-            # then asyncio cancels all tasks. Any other cancellation of the task is the job's end.
-            if (
-                isinstance(error, asyncio.CancelledError)
-                and not self.aborting
-                and self._runner.cancelling() == self._runner_cancelling
-            ):
+            if self.cancels(error):
                 self._acks.put(Outcome(job, "canceled", None))
             raise
         else:
@@ -206,6 +209,33 @@ class Dispatcher:
                 self._acks.notice()
             if self.wake_at_end:
                 self._wake.set()
+
+    def cancels(self, error: BaseException) -> bool:
+        """Whether *error*, which ended the task of a job, is the job's end as canceled.
+
+        A worker that is made to stop gives its jobs back, and so does one whose process ends: then
+        asyncio cancels all tasks. Any other cancellation of the task is the job's end.
+        """
+        return (
+            isinstance(error, asyncio.CancelledError)
+            and not self.aborting
+            and self._runner.cancelling() == self._runner_cancelling
+        )
+
+    def is_canceled(self, job: models.Job) -> bool:
+        """Whether somebody canceled *job*, whose run here is about to end.
+
+        For those who watch runs; ``_run`` itself has the context at hand.
+        """
+        contexts = self._contexts
+        if not contexts and not self._displaced:
+            return False
+        context = contexts.get(job.id)
+        if contexts.starting is not job:
+            task = asyncio.current_task()
+            if context is None or context.task is not task:
+                context = next((other for other in self._displaced if other.task is task), None)
+        return context is not None and context.cancel_called
 
     def _leave(self, job: models.Job) -> JobContext | None:
         """Forget this run of *job*; its context, where it has one.
@@ -244,9 +274,13 @@ class Dispatcher:
     def _call_of(self, entrypoint: QueueEntrypoint) -> tuple[Callable[..., Awaitable[None]], bool]:
         """What runs a job: the handler itself where the executor would only pass it on."""
         executor = self._manager.entrypoint_registry[entrypoint]
-        if type(executor) is not EntrypointExecutor:
-            return executor.execute, True
-        return executor.parameters.func, executor.parameters.accepts_context
+        call: Callable[..., Awaitable[None]] = executor.execute
+        takes_context = True
+        if type(executor) is EntrypointExecutor:
+            call, takes_context = executor.parameters.func, executor.parameters.accepts_context
+        if self._observation is not None:
+            call = self._observation.timed(entrypoint, call, takes_context, self._contexts, self)
+        return call, takes_context
 
     async def _run_traced(
         self,
@@ -254,10 +288,16 @@ class Dispatcher:
         call: Callable[..., Awaitable[None]],
         arguments: tuple[Any, ...],
     ) -> None:
-        """Run the handler in the tracer's block. A tracer that fails does not fail the job."""
+        """Run the handler in the tracer's block, which sees how it ends.
+
+        A canceled job leaves the block with ``CancelledError`` also where its handler has returned.
+        A tracer that fails does not fail the job, and one that holds an error back does not make
+        it a success.
+        """
         job: models.Job = arguments[0]
         started = False
         failure: Exception | None = None
+        canceled: asyncio.CancelledError | None = None
         try:
             async with tracer.trace_process(job):
                 started = True
@@ -265,8 +305,21 @@ class Dispatcher:
                     await call(*arguments)
                 except Exception as error:
                     failure = error
+                    raise
+                if self.is_canceled(job):
+                    canceled = asyncio.CancelledError(f"job {job.id} was canceled")
+                    raise canceled
+        except asyncio.CancelledError as error:
+            if error is not canceled:
+                raise
         except Exception as error:
-            logger.error("The tracer failed for job %s", job.id, exc_info=error)
+            if error is not failure:
+                logger.error(
+                    "The tracer failed for job %s",
+                    job.id,
+                    exc_info=error,
+                    extra={"job_id": job.id, "entrypoint": job.entrypoint},
+                )
         if failure is not None:
             raise failure
         if not started:
@@ -287,6 +340,12 @@ class Dispatcher:
             job.entrypoint,
             retry.delay,
             job.attempts,
+            extra={
+                "job_id": job.id,
+                "entrypoint": job.entrypoint,
+                "attempts": job.attempts,
+                "delay": retry.delay.total_seconds(),
+            },
         )
         record = models.TracebackRecord.from_exception(
             retry,

@@ -36,6 +36,7 @@ from pgq_fast.worker import upkeep
 from pgq_fast.worker.acks import Acknowledger
 from pgq_fast.worker.context import JobContext
 from pgq_fast.worker.dispatch import Dispatcher
+from pgq_fast.worker.observing import Observation, ObservedLayout
 from pgq_fast.worker.pace import Pace
 from pgq_fast.worker.port import worker_layout
 
@@ -89,6 +90,10 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.owner = manager.queue_manager_id
         self.layout = worker_layout(manager.queries)
+        observation = None
+        if manager.observer is not None:
+            observation = Observation(manager.observer)
+            self.layout = ObservedLayout(self.layout, observation)
         # None where notifications arrive.
         self.poll_interval = poll_interval_of(manager.queries.driver)
         self.ended_before_claim = 0
@@ -96,7 +101,7 @@ class Worker:
         self.upcoming: asyncio.Task[Claim | None] | None = None
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
-        self.dispatcher = Dispatcher(manager, self.acks, self.wake)
+        self.dispatcher = Dispatcher(manager, self.acks, self.wake, observation)
         # Of the jobs that have ended: those that the manager's count has, and those that had ended
         # when the last batch was started.
         self.ended_counted = 0

@@ -61,6 +61,7 @@ async def beat(
                     "Job %s is no longer this worker's, though it still runs here: it was "
                     "cancelled, or taken over for want of a heartbeat; its end changes nothing",
                     job_id,
+                    extra={"job_id": job_id},
                 )
 
 

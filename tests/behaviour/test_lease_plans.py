@@ -154,7 +154,7 @@ def explain(tables: Tables, queue_settings: DBSettings) -> Explain:
 
 
 NAMES = "'{e,quiet}'"
-CLAIM = ("1000", NAMES, f"'{OWNER}'", "16777216", "'{-2147483648,-3}'", "'{0,50}'")
+CLAIM = ("1000", NAMES, f"'{OWNER}'", "16777216", "'{-2147483648,-3}'", "'{0,50}'", "true")
 ACK = ("'{1,2}'", f"'{OWNER}'")
 
 
@@ -164,22 +164,26 @@ async def test_statements_reach_what_they_want_by_their_indexes(
 ) -> None:
     await history(tables)
     for flags, more in (
-        (("unlimited", "several", "fixed", "at_once", "relaxed"), ()),
-        (("unlimited", "several", "fixed", "turns"), ()),
-        (("limited", "several", "budget", "at_once"), ("'{0,0}'", "100")),
-        (("unlimited", "several", "fixed", "at_once", "ending", "unselective"), ("'{1,2}'",)),
-        (("limited", "several", "fixed", "at_once", "relaxed"), ("'{3,0}'",)),
+        (("unlimited", "several", "fixed", "relaxed"), ()),
+        (("unlimited", "several", "fixed"), ()),
+        (("limited", "several", "budget"), ("'{0,0}'", "100")),
+        (("unlimited", "several", "fixed", "ending", "unselective"), ("'{1,2}'",)),
+        (("limited", "several", "fixed", "relaxed"), ("'{3,0}'",)),
     ):
         for plan in await explain("claim", flags, *CLAIM, *more):
             for name in ("next", "seated") if "limited" in flags else ("next",):
                 line = subplan(plan, name)
                 assert "Sort" not in types(line)
                 assert "pgqueuer_ready_order_idx" in scans(line, "ready")
+            # The latest leases, from the end of the index.
+            latest = subplan(plan, "wanted")
+            assert "Sort" not in types(latest)
+            assert scans(latest, "lease") == {"pgqueuer_lease_pkey"}
             if "ending" in flags:
                 assert looked_up(subplan(plan, "ended")) == {"pgqueuer_lease_pkey"}
     for plan in await explain(
-        "claim", ("unlimited", "single", "fixed", "at_once"), "1000", "'{e}'", *CLAIM[2:4],
-        "'{-1}'", "'{7}'",
+        "claim", ("unlimited", "single", "fixed"), "1000", "'{e}'", *CLAIM[2:4], "'{-1}'", "'{7}'",
+        "false",
     ):  # fmt: skip
         assert "pgqueuer_ready_order_idx" in scans(plan, "ready")
     for plan in await explain("promote", (), NAMES, "5000"):

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 import tracemalloc
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,10 +21,12 @@ from behaviour.test_own_parts import own_driver
 from pgq_fast.db import PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.errors import RetryRequested
 from pgq_fast.layouts import lease
+from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.settings import DBSettings, JobLog, SynchronousCommit
+from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 from pgq_fast.worker.acks import COMPANY_DELAY
 from support.layouts import queries_of
 
@@ -63,11 +66,16 @@ async def test_a_slow_job_holds_up_no_news_of_the_others(
     row = "'pgqueuer_lease'::regclass"
     payloads = [b"slow", *[b"x" * 1000] * (count - 1)]
     ids = await manager.queries.enqueue(["e"] * count, payloads, [0] * count)
+    before = {
+        column: await counted(driver, row, column)
+        for column in ("n_tup_ins", "n_tup_upd", "n_tup_del")
+    }
+    unpacked_before = await counted(driver, toast, "n_tup_ins")
     async with working(manager, batch_size=count, heartbeat_timeout=timedelta(hours=1)):
         await eventually(lambda: gate.started)
         began = time.monotonic()
         unpacked = await counted(driver, toast, "n_tup_ins")
-        assert unpacked > count / 2
+        assert unpacked - unpacked_before > count / 2
 
         async def logged() -> bool:
             return await tables.ended() == ids[1:]
@@ -75,12 +83,14 @@ async def test_a_slow_job_holds_up_no_news_of_the_others(
         await eventually(logged)
         took = time.monotonic() - began
         assert await counted(driver, toast, "n_tup_ins") == unpacked
-        assert 1 <= await counted(driver, row, "n_tup_upd") <= took / COMPANY_DELAY + 2
+        updated = await counted(driver, row, "n_tup_upd") - before["n_tup_upd"]
+        assert 1 <= updated <= took / COMPANY_DELAY + 2
         assert await tables.count("picked") == 1
         gate.open.set()
     assert await tables.ended() == ids
     # The lease, and nothing else.
-    assert await counted(driver, row, "n_tup_ins") == await counted(driver, row, "n_tup_del") == 1
+    for column in ("n_tup_ins", "n_tup_del"):
+        assert await counted(driver, row, column) == before[column] + 1
 
 
 # -- Notifications ----------------------------------------------------------------------------
@@ -207,35 +217,70 @@ async def old_transaction(dsn: str) -> AsyncIterator[None]:
         yield
 
 
+async def passed(driver: Any) -> int:
+    """Entries of the index of claims that have been looked at so far."""
+    await driver.execute("SELECT pg_stat_force_next_flush()")
+    ((number,),) = await driver.fetch_rows(
+        "SELECT idx_tup_read FROM pg_stat_user_indexes"
+        " WHERE indexrelname = 'pgqueuer_ready_order_idx'"
+    )
+    return int(number)
+
+
 @one_driver
+@pytest.mark.parametrize(("limit", "count"), [(0, 6_000), (50, 1_500)])
 async def test_claims_do_not_pass_over_what_has_been_claimed_before(
     manager: QueueManager,
     driver: Any,
     queue_dsn: str,
     soon_onward: None,
     monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    count: int,
 ) -> None:
     # The share of claims from the front is one of time, which goes as fast as the machine does.
     monkeypatch.setattr(lease, "FRONT_SHARE", 10**9)
     handler = Recorder()
-    manager.entrypoint("e")(handler)
-    count = 6_000
+    manager.entrypoint("e", concurrency_limit=limit)(handler)
     await manager.queries.enqueue(["e"] * count, [None] * count, [0] * count)
 
-    async def passed() -> int:
-        await driver.execute("SELECT pg_stat_force_next_flush()")
-        ((number,),) = await driver.fetch_rows(
-            "SELECT idx_tup_read FROM pg_stat_user_indexes"
-            " WHERE indexrelname = 'pgqueuer_ready_order_idx'"
-        )
-        return int(number)
-
-    before = await passed()
+    before = await passed(driver)
     async with old_transaction(queue_dsn):
         await drain(manager, batch_size=100)
     assert len(handler.jobs) == count
-    # Each once, and the whole way again at the end. From the front each time it would be 180,000.
-    assert await passed() - before < 5 * count
+    # Each once, and the whole way again at the end. From the front each time it would be many times
+    # as many.
+    assert await passed(driver) - before < 5 * count
+
+
+@one_driver
+async def test_claims_do_not_pass_over_what_others_have_claimed(
+    manager: QueueManager,
+    driver: Any,
+    queue_dsn: str,
+    queue_settings: DBSettings,
+    soon_onward: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "FRONT_SHARE", 10**9)
+    count, size, workers = 8_000, 50, 16
+    await manager.queries.enqueue(["e"] * count, [None] * count, [0] * count)
+    layouts = [LeaseLayout(driver, queue_settings) for _ in range(workers)]
+    owners = [QueueManagerId(uuid.uuid4()) for _ in range(workers)]
+    limits = {QueueEntrypoint("e"): 0}
+    running: list[list[JobId]] = [[] for _ in range(workers)]
+    before, claimed = await passed(driver), 0
+    async with old_transaction(queue_dsn):
+        for _ in range(count // size // workers):
+            for number, (layout, owner) in enumerate(zip(layouts, owners, strict=True)):
+                ending = running[number]
+                jobs = (await layout.claim(size, limits, owner, None, 2**24, ending)).jobs
+                running[number] = [job.id for job in jobs]
+                claimed += len(jobs)
+    assert claimed == count
+    # Two rounds from the front, then on from where the one before has ended. Were each to go on
+    # from its own place, it would be workers * count.
+    assert await passed(driver) - before < 5 * count
 
 
 @one_driver

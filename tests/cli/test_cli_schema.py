@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from support.command_line import CommandLine, Done
+from support.command_line import CommandLine, Done, failed_with_one_line, succeeded
 from support.pg_programs import psql, schema_dump
+
+if TYPE_CHECKING:
+    from cli.conftest import InProcess
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -17,76 +20,62 @@ PRESENT = "All required PgQueuer database objects are present.\n"
 ABSENT = "No PgQueuer database objects found\n"
 
 
-def succeeded(done: Done) -> Done:
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def failed_with_one_line(done: Done) -> str:
-    """The line on stderr; nothing else may be there."""
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def execute(dsn: str, sql: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.encode())
 
 
-def test_life_of_an_installation(pgq: CommandLine, dsn: str) -> None:
+def test_life_of_an_installation(pgq_quick: InProcess, dsn: str) -> None:
     empty = schema_dump(dsn)
-    assert succeeded(pgq("verify", "--expect", "absent", dsn=dsn)).stdout == ABSENT
-    assert succeeded(pgq("install", dsn=dsn)).stdout == ""
-    assert succeeded(pgq("verify", "--expect", "present", dsn=dsn)).stdout == PRESENT
+    assert succeeded(pgq_quick("verify", "--expect", "absent", dsn=dsn)).stdout == ABSENT
+    assert succeeded(pgq_quick("install", dsn=dsn)).stdout == ""
+    assert succeeded(pgq_quick("verify", "--expect", "present", dsn=dsn)).stdout == PRESENT
     installed = schema_dump(dsn)
 
-    assert "pgq upgrade" in failed_with_one_line(pgq("install", dsn=dsn))
-    done = succeeded(pgq("upgrade", dsn=dsn))
+    assert "pgq upgrade" in failed_with_one_line(pgq_quick("install", dsn=dsn))
+    done = succeeded(pgq_quick("upgrade", dsn=dsn))
     assert (done.stdout, done.stderr) == ("", "Up to date.\n")
     assert schema_dump(dsn) == installed
 
-    assert succeeded(pgq("autovac", dsn=dsn)).stdout == ""
+    assert succeeded(pgq_quick("autovac", dsn=dsn)).stdout == ""
     assert "fillfactor" in schema_dump(dsn)
-    succeeded(pgq("autovac", "--rollback", dsn=dsn))
+    succeeded(pgq_quick("autovac", "--rollback", dsn=dsn))
     assert schema_dump(dsn) == installed
-    succeeded(pgq("durability", "balanced", dsn=dsn))
+    succeeded(pgq_quick("durability", "balanced", dsn=dsn))
     assert schema_dump(dsn).count("UNLOGGED TABLE") == 2
-    succeeded(pgq("durability", "durable", dsn=dsn))
+    succeeded(pgq_quick("durability", "durable", dsn=dsn))
     assert schema_dump(dsn) == installed
 
-    assert succeeded(pgq("uninstall", dsn=dsn)).stdout == ""
+    assert succeeded(pgq_quick("uninstall", dsn=dsn)).stdout == ""
     assert schema_dump(dsn) == empty
 
 
 @pytest.mark.parametrize("source", ["options", "environment"])
-def test_prefix_and_schema(source: str, pgq: CommandLine, dsn: str) -> None:
+def test_prefix_and_schema(source: str, pgq_quick: InProcess, dsn: str) -> None:
     names = {"PGQUEUER_PREFIX": "acme_", "PGQUEUER_SCHEMA": "billing", "PGDSN": dsn}
 
     def run(*arguments: str) -> Done:
         if source == "environment":
-            return pgq(*arguments, environment=names)
-        return pgq("--prefix", "acme_", "--schema", "billing", *arguments, dsn=dsn)
+            return pgq_quick(*arguments, environment=names)
+        return pgq_quick("--prefix", "acme_", "--schema", "billing", *arguments, dsn=dsn)
 
     succeeded(run("install"))
     assert "CREATE TABLE billing.acme_pgqueuer (" in schema_dump(dsn)
     assert succeeded(run("verify", "--expect", "present")).stdout == PRESENT
     # The other installation is not touched.
-    assert pgq("verify", "--expect", "absent", dsn=dsn).stdout == ABSENT
+    assert pgq_quick("verify", "--expect", "absent", dsn=dsn).stdout == ABSENT
     succeeded(run("uninstall"))
     assert schema_dump(dsn) == "CREATE SCHEMA billing;"
 
 
 @pytest.mark.parametrize("source", ["option", "environment"])
 def test_life_of_an_installation_of_the_other_layout(
-    source: str, pgq: CommandLine, dsn: str
+    source: str, pgq_quick: InProcess, dsn: str
 ) -> None:
     def run(*arguments: str) -> Done:
         if source == "environment":
-            return pgq(*arguments, dsn=dsn, environment={"PGQUEUER_LAYOUT": "lease"})
-        return pgq("--layout", "lease", *arguments, dsn=dsn)
+            return pgq_quick(*arguments, dsn=dsn, environment={"PGQUEUER_LAYOUT": "lease"})
+        return pgq_quick("--layout", "lease", *arguments, dsn=dsn)
 
     empty = schema_dump(dsn)
     succeeded(run("install"))
@@ -120,10 +109,10 @@ def test_life_of_an_installation_of_the_other_layout(
         ("durability", "volatile"),
         ("autovac",),
     ):
-        line = failed_with_one_line(pgq(*command, dsn=dsn))
+        line = failed_with_one_line(pgq_quick(*command, dsn=dsn))
         assert "has the layout lease" in line
         assert "PGQUEUER_LAYOUT" in line
-    done = pgq("verify", "--expect", "present", dsn=dsn)
+    done = pgq_quick("verify", "--expect", "present", dsn=dsn)
     assert done.returncode == 1
     assert "has the layout lease" in done.stdout
     assert schema_dump(dsn) == installed
@@ -132,27 +121,27 @@ def test_life_of_an_installation_of_the_other_layout(
     assert schema_dump(dsn) == empty
 
 
-def test_typed_layout_outweighs_the_variable(pgq: CommandLine) -> None:
+def test_typed_layout_outweighs_the_variable(pgq_quick: InProcess) -> None:
     variables = {"PGQUEUER_LAYOUT": "lease"}
-    assert "layout lease" in pgq("sql", "install", environment=variables).stdout
-    typed = pgq("--layout", "compat", "sql", "install", environment=variables).stdout
+    assert "layout lease" in pgq_quick("sql", "install", environment=variables).stdout
+    typed = pgq_quick("--layout", "compat", "sql", "install", environment=variables).stdout
     assert "layout compat" in typed
-    assert typed == pgq("sql", "install").stdout
+    assert typed == pgq_quick("sql", "install").stdout
 
 
-def test_typed_schema_outweighs_every_variable(pgq: CommandLine) -> None:
+def test_typed_schema_outweighs_every_variable(pgq_quick: InProcess) -> None:
     variables = {"DB_SCHEMA": "one", "PGQUEUER_SCHEMA": "two"}
-    assert "one.pgqueuer " in pgq("sql", "install", environment=variables).stdout
-    typed = pgq("--schema", "three", "sql", "install", environment=variables).stdout
+    assert "one.pgqueuer " in pgq_quick("sql", "install", environment=variables).stdout
+    typed = pgq_quick("--schema", "three", "sql", "install", environment=variables).stdout
     assert "three.pgqueuer " in typed
     assert "one." not in typed
 
 
-def test_schema_that_must_exist(pgq: CommandLine, dsn: str) -> None:
+def test_schema_that_must_exist(pgq_quick: InProcess, dsn: str) -> None:
     arguments = ("--schema", "billing", "install", "--no-create-schema")
-    assert "--no-create-schema" in failed_with_one_line(pgq(*arguments, dsn=dsn))
+    assert "--no-create-schema" in failed_with_one_line(pgq_quick(*arguments, dsn=dsn))
     execute(dsn, "CREATE SCHEMA billing")
-    succeeded(pgq(*arguments, dsn=dsn))
+    succeeded(pgq_quick(*arguments, dsn=dsn))
 
 
 def test_verify_reports_all_that_pgqueuer_reports(pgq: CommandLine, dsn: str) -> None:
@@ -172,20 +161,20 @@ def test_verify_sees_what_pgqueuer_does_not_look_for(pgq: CommandLine, dsn: str)
     assert (done.returncode, done.stdout) == (1, "missing index 'pgqueuer_picked_slot_idx'\n")
 
 
-def test_upgrade_plans_and_applies(pgq: CommandLine, dsn: str) -> None:
-    succeeded(pgq("install", "--durability", "volatile", dsn=dsn))
+def test_upgrade_plans_and_applies(pgq_quick: InProcess, dsn: str) -> None:
+    succeeded(pgq_quick("install", "--durability", "volatile", dsn=dsn))
     complete = schema_dump(dsn)
     execute(dsn, "ALTER TABLE pgqueuer DROP COLUMN slot")
     damaged = schema_dump(dsn)
     environment = {"PGQUEUER_DURABILITY": "volatile"}
 
-    planned = succeeded(pgq("upgrade", "--plan", dsn=dsn, environment=environment))
+    planned = succeeded(pgq_quick("upgrade", "--plan", dsn=dsn, environment=environment))
     assert schema_dump(dsn) == damaged
     assert "ALTER TABLE pgqueuer ADD COLUMN slot bigint;" in planned.stdout
     assert planned.stderr.splitlines()[-1] == "Would apply 2 statements."
     assert planned.stderr.startswith("note: The upgrade builds pgqueuer_picked_slot_idx")
 
-    applied = succeeded(pgq("upgrade", dsn=dsn, environment=environment))
+    applied = succeeded(pgq_quick("upgrade", dsn=dsn, environment=environment))
     assert applied.stdout == ""
     assert applied.stderr.splitlines()[-1] == "Applied 2 statements."
     assert schema_dump(dsn) == complete
@@ -193,17 +182,28 @@ def test_upgrade_plans_and_applies(pgq: CommandLine, dsn: str) -> None:
     execute(dsn, "ALTER TABLE pgqueuer DROP COLUMN slot")
     psql(dsn, planned.stdout)
     assert schema_dump(dsn) == complete
-    again = succeeded(pgq("upgrade", "--plan", dsn=dsn, environment=environment))
+    again = succeeded(pgq_quick("upgrade", "--plan", dsn=dsn, environment=environment))
     assert again.stdout == ""
 
 
-def test_upgrade_without_widening(pgq: CommandLine, dsn: str) -> None:
+def test_rewriting_shows_on_a_terminal_that_it_goes_on(pgq: CommandLine, dsn: str) -> None:
     succeeded(pgq("install", dsn=dsn))
+    for command, shown in {
+        ("durability", "volatile"): "Rewriting the tables that change",
+        ("upgrade",): "Upgrading; a table may be rewritten",
+    }.items():
+        with pgq.start(*command, dsn=dsn, terminal=True) as running:
+            assert running.end() == 0
+        assert shown in running.output
+
+
+def test_upgrade_without_widening(pgq_quick: InProcess, dsn: str) -> None:
+    succeeded(pgq_quick("install", dsn=dsn))
     execute(dsn, "ALTER TABLE pgqueuer ALTER COLUMN id TYPE integer")
-    done = succeeded(pgq("upgrade", "--no-widen-id", dsn=dsn))
+    done = succeeded(pgq_quick("upgrade", "--no-widen-id", dsn=dsn))
     assert done.stderr.startswith("note: pgqueuer.id stays a 32-bit integer")
     assert "id integer" in schema_dump(dsn)
-    succeeded(pgq("upgrade", dsn=dsn))
+    succeeded(pgq_quick("upgrade", dsn=dsn))
     assert "id integer" not in schema_dump(dsn)
 
 
@@ -223,12 +223,12 @@ def test_upgrade_that_meets_drift(pgq: CommandLine, dsn: str) -> None:
     ],
 )
 def test_sql_does_what_the_commands_do(
-    layout: str, unlogged: int, always: int, damage: str, pgq: CommandLine, dsn: str
+    layout: str, unlogged: int, always: int, damage: str, pgq_quick: InProcess, dsn: str
 ) -> None:
     nowhere = {"PGHOST": "/nowhere", "PGQUEUER_LAYOUT": layout}
 
     def sql(*arguments: str) -> str:
-        done = succeeded(pgq("--prefix", "q_", "sql", *arguments, environment=nowhere))
+        done = succeeded(pgq_quick("--prefix", "q_", "sql", *arguments, environment=nowhere))
         assert done.stderr == ""
         return done.stdout
 
@@ -252,8 +252,10 @@ def test_sql_does_what_the_commands_do(
     assert "TYPE bigint" in sql("upgrade")
     assert "TYPE bigint" not in sql("upgrade", "--no-widen-id")
     billing = ("--schema", "billing", "sql", "install")
-    assert "CREATE SCHEMA" in pgq(*billing, environment=nowhere).stdout
-    assert "CREATE SCHEMA" not in pgq(*billing, "--no-create-schema", environment=nowhere).stdout
+    assert "CREATE SCHEMA" in pgq_quick(*billing, environment=nowhere).stdout
+    assert (
+        "CREATE SCHEMA" not in pgq_quick(*billing, "--no-create-schema", environment=nowhere).stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,16 +270,16 @@ def test_sql_does_what_the_commands_do(
     ],
     ids=" ".join,
 )
-def test_dry_run_prints_what_sql_prints(command: tuple[str, ...], pgq: CommandLine) -> None:
-    dry = succeeded(pgq(*command, "--dry-run", environment={"PGHOST": "/nowhere"}))
-    assert dry.stdout == succeeded(pgq("sql", *command)).stdout
+def test_dry_run_prints_what_sql_prints(command: tuple[str, ...], pgq_quick: InProcess) -> None:
+    dry = succeeded(pgq_quick(*command, "--dry-run", environment={"PGHOST": "/nowhere"}))
+    assert dry.stdout == succeeded(pgq_quick("sql", *command)).stdout
     assert f"use 'pgq sql {command[0]}'" in dry.stderr
 
 
-def test_deprecated_durability_of_upgrade(pgq: CommandLine, dsn: str) -> None:
-    succeeded(pgq("install", dsn=dsn))
+def test_deprecated_durability_of_upgrade(pgq_quick: InProcess, dsn: str) -> None:
+    succeeded(pgq_quick("install", dsn=dsn))
     installed = schema_dump(dsn)
-    done = succeeded(pgq("upgrade", "--durability", "volatile", dsn=dsn))
+    done = succeeded(pgq_quick("upgrade", "--durability", "volatile", dsn=dsn))
     assert "use 'pgq durability'" in done.stderr
     assert schema_dump(dsn) == installed
 
@@ -314,25 +316,37 @@ FACTORY = """
 def test_factory(pgq: CommandLine, dsn: str) -> None:
     (pgq.folder / "my_factories.py").write_text(textwrap.dedent(FACTORY))
 
-    def run(name: str, *arguments: str) -> Done:
-        return pgq("--factory", f"my_factories:{name}", *arguments, environment={"TEST_DSN": dsn})
+    def run(*commands: tuple[str, ...]) -> list[Done]:
+        each = [("--factory", *command) for command in commands]
+        return pgq.each(each, environment={"TEST_DSN": dsn})
 
-    succeeded(run("make", "install"))
+    installed, verified = run(
+        ("my_factories:make", "install"), ("my_factories:make", "verify", "--expect", "present")
+    )
+    succeeded(installed)
     assert "CREATE TABLE public.mine_pgqueuer (" in schema_dump(dsn)
-    assert succeeded(run("make", "verify", "--expect", "present")).stdout == PRESENT
+    assert succeeded(verified).stdout == PRESENT
 
-    assert "yields a int" in failed_with_one_line(run("something_else", "install"))
-    assert "returned a coroutine" in failed_with_one_line(run("coroutine", "install"))
-    assert "cannot be loaded" in failed_with_one_line(run("missing", "install"))
-    nameless = pgq("--factory", "my_factories", "install")
-    assert "module:function" in failed_with_one_line(nameless)
-    unknown = pgq("--factory", "no_such_module:make", "install")
-    assert "no_such_module" in failed_with_one_line(unknown)
-    # What the factory itself gets wrong is for its author: with the traceback.
-    own = run("broken", "install")
-    assert own.returncode == 1
-    assert "Traceback" in own.stderr
-    assert "FileNotFoundError" in own.stderr
+    expected = {
+        "my_factories:something_else": "yields a int",
+        "my_factories:coroutine": "returned a coroutine",
+        "my_factories:missing": "cannot be loaded",
+        "my_factories": "module:function",
+        "no_such_module:make": "no_such_module",
+        # What the factory itself gets wrong is for its author, who is told where.
+        "my_factories:broken": "FileNotFoundError",
+    }
+    lines = [failed_with_one_line(done) for done in run(*((name, "install") for name in expected))]
+    for part, line in zip(expected.values(), lines, strict=True):
+        assert part in line
+    own = lines[-1]
+    assert "(my_factories.py, line 25, in broken)" in own
+    for asking in (["--traceback"], []):
+        options = [*asking, "--factory", "my_factories:broken", "install"]
+        traced = pgq(*options, environment={} if asking else {"PGQUEUER_TRACEBACK": "1"})
+        assert (traced.returncode, traced.stdout) == (1, "")
+        assert traced.stderr.startswith("Traceback")
+        assert traced.stderr.splitlines()[-1] == own
 
 
 WITHOUT = """
@@ -387,9 +401,9 @@ def test_cannot_connect(dsn: str, missing: list[str], pgq: CommandLine) -> None:
     ],
 )
 def test_failures_say_what_to_do(
-    arguments: tuple[str, ...], expected: str, pgq: CommandLine, dsn: str
+    arguments: tuple[str, ...], expected: str, pgq_quick: InProcess, dsn: str
 ) -> None:
-    line = failed_with_one_line(pgq(*arguments, dsn=dsn))
+    line = failed_with_one_line(pgq_quick(*arguments, dsn=dsn))
     assert expected in line
 
 
@@ -413,69 +427,17 @@ def test_install_over_an_object_of_somebody_else(pgq: CommandLine, dsn: str) -> 
     ],
     ids=" ".join,
 )
-def test_wrong_usage(arguments: tuple[str, ...], pgq: CommandLine) -> None:
-    done = pgq(*arguments)
+def test_wrong_usage(arguments: tuple[str, ...], pgq_quick: InProcess) -> None:
+    done = pgq_quick(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage: pgqueuer" in done.stderr
 
 
-def test_help(pgq: CommandLine) -> None:
-    text = succeeded(pgq("--help")).stdout
+def test_help(pgq_quick: InProcess) -> None:
+    text = succeeded(pgq_quick("--help")).stdout
     for word in ("Usage: pgqueuer", "--prefix", "install", "sql"):
         assert word in text
-    assert "--dry-run" not in pgq("install", "--help").stdout
-
-
-def described(group: Any) -> dict[str, Any]:
-    """Commands and parameters of a Typer application, without help texts."""
-    commands: dict[str, Any] = {}
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            commands.update({f"{name} {sub}": d for sub, d in described(command).items()})
-            continue
-        commands[name] = parameters(command)
-    return commands
-
-
-def parameters(command: Any) -> dict[str, Any]:
-    return {
-        parameter.name: {
-            "spelled": sorted([*parameter.opts, *parameter.secondary_opts]),
-            "default": str(getattr(parameter.default, "value", parameter.default)),
-            "required": parameter.required,
-            "hidden": getattr(parameter, "hidden", False),
-            "variable": parameter.envvar,
-            "flag": getattr(parameter, "is_flag", False),
-            "repeatable": getattr(parameter, "multiple", False),
-            "values": parameter.nargs,
-        }
-        for parameter in command.params
-        if parameter.name != "help"
-    }
-
-
-def test_same_options_as_pgqueuer() -> None:
-    import typer.main
-    from pgqueuer.adapters.cli.cli import app as theirs
-
-    from pgq_fast.cli.app import app as ours
-
-    our_program, their_program = (typer.main.get_command(app) for app in (ours, theirs))
-    our_commands, their_commands = described(our_program), described(their_program)
-    # On purpose: the size of a batch tunes itself.
-    size = their_commands["run"]["batch_size"]
-    their_commands["run"]["batch_size"] = {**size, "default": "None"}
-    assert {"install", "verify", "sql upgrade"} <= our_commands.keys()
-    for name, command in our_commands.items():
-        if name in their_commands:
-            assert command == their_commands[name], name
-    renamed = {
-        "factory_fn_ref" if name == "factory" else name: value
-        for name, value in parameters(our_program).items()
-    }
-    # Ours alone.
-    assert renamed.pop("layout")["spelled"] == ["--layout"]
-    assert renamed == parameters(their_program)
+    assert "--dry-run" not in pgq_quick("install", "--help").stdout
 
 
 def test_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ class Producer:
                     self.ids += await self.queries.enqueue(
                         ["once"] * count, [b"y"] * count, list(range(count))
                     )
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.02)
         except LayoutMismatchError:
             pass
 

@@ -80,6 +80,7 @@ class Databases:
         # Several runs may share a server.
         self._stem = f"pgq_test_{secrets.token_hex(4)}"
         self._numbers = itertools.count()
+        self._made: set[str] = set()
         self._discarded: list[str] = []
         self._admin = psycopg.connect(server_dsn, autocommit=True)
         # Copying files forces a checkpoint: quickest without fsync, slowest with it.
@@ -88,6 +89,14 @@ class Databases:
     @contextlib.contextmanager
     def temporary(self, template: str = "template0") -> Iterator[tuple[str, str]]:
         """A new database for the duration of a block; its name and its DSN."""
+        name, dsn = self.make(template)
+        try:
+            yield name, dsn
+        finally:
+            self.discard(name)
+
+    def make(self, template: str) -> tuple[str, str]:
+        """A new database that is a copy of *template*; its name and its DSN."""
         self._drop_discarded()
         name = f"{self._stem}_{next(self._numbers)}"
         self._admin.execute(
@@ -95,13 +104,17 @@ class Databases:
                 sql.Identifier(name), sql.Identifier(template), self._strategy
             )
         )
-        try:
-            yield name, with_database(self._server_dsn, name)
-        finally:
-            self._discarded.append(name)
+        self._made.add(name)
+        return name, with_database(self._server_dsn, name)
+
+    def discard(self, name: str) -> None:
+        """Drop the database *name* when it is no longer in use."""
+        self._made.discard(name)
+        self._discarded.append(name)
 
     def close(self) -> None:
         """Drop what is left and close the administrator's connection."""
+        self._discarded += self._made
         self._drop_discarded()
         self._admin.close()
 

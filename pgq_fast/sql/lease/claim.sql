@@ -4,36 +4,39 @@
 -- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
 --
 -- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
--- there than could be taken, the size of the tables, and whether this claim had no turn.
+-- there than could be taken, the size of the tables, whether an entrypoint has fewer jobs than could
+-- have been taken (where there are limits), and whether this claim had no turn.
 --
--- Where entrypoints have concurrency limits, $7 has them in their order, 0 for none.
+-- Where entrypoints have concurrency limits, $8 has them in their order, 0 for none.
 --
 -- Parameters stand in subqueries so that a plan for their values promises no more than a plan for
 -- any: with one that does, PostgreSQL would plan each execution anew.
 WITH
 -- include lease/parts/relaxed
 -- [ending
--- The leases $7, all of whose jobs were successful, end in the same commit.
--- include lease/parts/ended leases=$7 owner=$3 default=$8 exceptions=$9
+-- The leases $8, all of whose jobs were successful, end in the same commit.
+-- include lease/parts/ended leases=$8 owner=$3 default=$9 exceptions=$10
 -- ending]
--- [turns
 -- Large claims take turns, a few at a time: a claim passes over all that others are about to take, so
--- that many at once would do little else. Whoever gets no turn claims nothing, and tries again.
+-- that many at once would do little else. Whoever gets no turn claims nothing, and tries again. $7 says
+-- whether this one has to take a turn.
 turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('{ready_table}'), 1)
+    SELECT CASE WHEN (SELECT $7::bool) THEN
+        pg_try_advisory_xact_lock(hashtext('{ready_table}'), 1)
         OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 2)
-        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 3) AS mine
+        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 3)
+    ELSE true END AS mine
 ),
--- turns]
 wanted AS MATERIALIZED (
-    SELECT entrypoint, rank::integer AS rank, id
+    SELECT wanted.entrypoint, coalesce(latest.rank, wanted.rank)::integer AS rank,
+        coalesce(latest.id, wanted.id) AS id
         -- [limited
-        , seats
+        , wanted.seats
         -- limited]
     FROM unnest(
         (SELECT $2::text[]), (SELECT $5::bigint[]), (SELECT $6::bigint[])
         -- [limited
-        , (SELECT $7::bigint[])
+        , (SELECT $8::bigint[])
         -- limited]
     ) AS wanted (
         entrypoint, rank, id
@@ -41,21 +44,34 @@ wanted AS MATERIALIZED (
         , seats
         -- limited]
     )
-    WHERE true
+    -- Where other workers have come to since. Without this each would pass over all jobs of all others.
+    LEFT JOIN LATERAL (
+        SELECT rank, id
+        FROM (
+            SELECT ~priorities[cardinality(ids)] AS rank, ids[cardinality(ids)] AS id
+            FROM (
+                SELECT entrypoint, priorities, ids
+                FROM {lease_table}
+                ORDER BY id DESC
+                LIMIT 20
+            ) AS lease
+            WHERE lease.entrypoint = wanted.entrypoint
+            LIMIT 1
+        ) AS latest
+        WHERE wanted.id > -9223372036854775808 AND (rank, id) > (wanted.rank, wanted.id)
+    ) AS latest ON true
+    WHERE (SELECT mine FROM turn)
         -- [ending
         -- Leases and keys are locked before queued jobs, or this and a cancellation could wait for
         -- each other.
         AND (SELECT count(*) FROM keyed) >= 0
         -- ending]
-        -- [turns
-        AND (SELECT mine FROM turn)
-        -- turns]
 ),
 -- [budget
--- $8: the most jobs that this worker may hold.
+-- $9: the most jobs that this worker may hold.
 room AS MATERIALIZED (
     SELECT greatest(
-        least($1::bigint, $8::bigint - coalesce(sum(length(done) - bit_count(done)), 0)), 0
+        least($1::bigint, $9::bigint - coalesce(sum(length(done) - bit_count(done)), 0)), 0
     ) AS jobs
     FROM {lease_table}
     WHERE worker = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
@@ -270,13 +286,22 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     -- several]
         > (SELECT sum(cardinality(ids)) FROM leased) AS more,
     tables.size,
-    -- [turns
-    NOT (SELECT mine FROM turn)
-    -- turns]
-    -- [at_once
+    -- [limited
+    EXISTS (
+        SELECT FROM vacant WHERE free > (
+            SELECT count(*) FROM seated WHERE seated.entrypoint = vacant.entrypoint
+        )
+    ) OR EXISTS (
+        SELECT FROM wanted WHERE seats <= 0 AND (SELECT $1::bigint) > (
+            SELECT count(*) FROM next WHERE next.entrypoint = wanted.entrypoint
+        )
+    )
+    -- limited]
+    -- [unlimited
     false
-    -- at_once]
-    AS no_turn
+    -- unlimited]
+    AS short,
+    NOT (SELECT mine FROM turn) AS no_turn
 FROM (
     SELECT pg_relation_size('{ready_table}') + pg_relation_size('{lease_table}')
         + pg_relation_size('{deferred_table}') + pg_relation_size('{dedupe_table}') AS size

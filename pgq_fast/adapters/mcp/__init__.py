@@ -1,0 +1,1 @@
+"""Deep import paths of the MCP server."""

@@ -1,0 +1,1 @@
+"""Tracers for the libraries that are named like the modules."""

@@ -1,0 +1,12 @@
+-- What the log says of the time from $1 to $2: the latest $3 entries of it at most.
+WITH entry AS MATERIALIZED (
+    SELECT created, status, entrypoint
+    FROM {queue_table_log}
+    WHERE created > $1::timestamptz AND created <= $2::timestamptz
+    ORDER BY created DESC
+    LIMIT $3::bigint
+)
+SELECT 'entries' AS source, entrypoint, status::text AS status, count(*) AS entries,
+    count(*) AS jobs, min(created) AS since
+FROM entry
+GROUP BY entrypoint, status

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
-import sys
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
 from pgq_fast.errors import UnprotectedDashboardError
+from pgq_fast.loops import run_in_loop
 from pgq_fast.settings import ConnectionSettings
 from pgq_fast.web.app import create_web_app, open_queries
 from pgq_fast.web.auth import Login, is_loopback
@@ -86,17 +85,8 @@ def serve(
     ):
         raise UnprotectedDashboardError(settings.host)
     # uvicorn ends as the signal says once it has cleaned up, and Ctrl-C is how people end this.
-    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(_serve(settings, dsn, connection_settings, root_path, log_level))
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":
-        # psycopg cannot use the default loop of Windows.
-        return asyncio.SelectorEventLoop()
-    import uvloop
-
-    return uvloop.new_event_loop()
+    with contextlib.suppress(KeyboardInterrupt):
+        run_in_loop(_serve(settings, dsn, connection_settings, root_path, log_level))
 
 
 class Server(uvicorn.Server):

@@ -22,6 +22,7 @@ from pgq_fast.types import Channel
 from pgq_fast.web import create_web_app
 from pgq_fast.web.settings import WebSettings
 from pgq_fast.web.sse import Broadcaster
+from support.command_line import CommandLine
 from web.conftest import MakeClient
 from web.helpers import text
 
@@ -100,6 +101,21 @@ def test_serve_says_why_it_does_not_start(environment: dict[str, str], said: str
     )
     assert done.returncode == 1
     assert re.search(said, done.stderr), done.stderr
+    assert "hushhush" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["web", "--host", "0.0.0.0"], "PGQUEUER_WEB_USER"),
+        (["--pg-dsn", "postgresql://u:hushhush@127.0.0.1:1/x", "web"], "PGDSN|connect"),
+    ],
+)
+def test_the_command_says_so_in_a_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = CommandLine(tmp_path)(*arguments)
+    assert done.returncode == 1
+    assert re.search(said, done.stderr)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "hushhush" not in done.stderr
 
 

@@ -20,7 +20,7 @@ from pgq_fast.errors import (
 )
 from pgq_fast.insights import DEFAULT_STALE_THRESHOLD
 from pgq_fast.logconfig import logger
-from pgq_fast.queries import Queries
+from pgq_fast.queries import Queries, is_unique_violation
 from pgq_fast.web import formats
 from pgq_fast.web.auth import guard
 from pgq_fast.web.faults import PageError
@@ -108,6 +108,7 @@ class _Route(APIRoute):
         async def answer(request: Request) -> Response:
             base = base_of(request, own)
             request.scope["pgq_fast.base"] = base
+            request.scope["pgq_fast.partial"] = own.startswith("/partials/")
             try:
                 response = await handle(request)
             except HTTPException as error:
@@ -129,13 +130,20 @@ class _Route(APIRoute):
 
 
 def _explained(error: Exception) -> PageError | None:
-    """What to say about an *error* of the database; None if it is another one."""
+    """What to say about an *error* of the queue or the database; None if it is another one."""
     if isinstance(error, UnreadableQueueError):
         return PageError(500, str(error))
     if isinstance(error, InvalidCursorError):
         return PageError(400, str(error))
     if isinstance(error, (DashboardError, LayoutMismatchError)):
         return PageError(503, str(error))
+    if is_unique_violation(error):
+        # Requeueing is the one thing here that may meet another job's key.
+        return PageError(
+            409,
+            "Nothing was queued: another job has the dedupe key of one of these by now. Requeue "
+            "them one by one, and cancel the one that is refused.",
+        )
     # Its own words may tell about the server what not every viewer is to know: those are logged.
     code = sqlstate_of(error)
     if is_server_unavailable(error):
@@ -206,11 +214,10 @@ class _Dashboard:
         self, request: Request, name: str, context: dict[str, Any], title: str, active: str
     ) -> Response:
         base = request.scope["pgq_fast.base"]
-        own = request.scope["path"].rstrip("/").rpartition("/partials/")
         return render(
             request,
             # A partial is the live part of the page with the same name.
-            f"parts/{name}.html" if own[1] else f"{name}.html",
+            f"parts/{name}.html" if request.scope["pgq_fast.partial"] else f"{name}.html",
             {
                 **context,
                 "title": title,
@@ -247,7 +254,7 @@ class _Dashboard:
             "words": asked.words,
             "ages": AGES,
             "counts": (await self._views.numbers(reads)).counts,
-            "names": await reads.names(),
+            "names": [] if request.scope["pgq_fast.partial"] else await reads.names(),
             "hint": Reads.hint,
             "first": not request.query_params.get("after"),
         }

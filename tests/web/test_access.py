@@ -282,6 +282,14 @@ def mounted_and_included(queries: Queries) -> FastAPI:
     return app
 
 
+async def test_a_prefix_like_a_path_of_its_own(queries: Queries, make_client: MakeClient) -> None:
+    client = make_client(dashboard(queries, prefix="/partials/jobs"))
+    for path in ("/", "/jobs", "/jobs/goto"):
+        response = await client.get(f"/partials/jobs{path}", follow_redirects=True)
+        assert "<html" in response.text
+    assert "<html" not in await text(client, "/partials/jobs/partials/jobs")
+
+
 def behind_a_proxy(queries: Queries) -> Any:
     """The proxy takes the prefix off and says so, as uvicorn's root_path does."""
     app = dashboard(queries)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import uuid
 from datetime import timedelta
 
+import asyncpg
 import httpx
 import pytest
 
 from behaviour.helpers import Tables
+from pgq_fast.db import AsyncpgPoolDriver
 from pgq_fast.models import CronExpressionEntrypoint
 from pgq_fast.queries import Queries
 from pgq_fast.settings import Layout
@@ -282,6 +285,44 @@ async def test_held_jobs_are_requeued(
     assert ids(await text(client, "/failures")) == []
     jobs = await claim(queries, "a", 10)
     assert [job.id for job in jobs] == [first, second, third]
+
+
+async def test_a_key_that_is_taken_is_said(
+    queries: Queries, client: httpx.AsyncClient, tables: Tables
+) -> None:
+    await queries.enqueue("a", None, dedupe_key="k")
+    (job,) = await claim(queries, "a")
+    await queries.log_jobs([(job, "failed", None)])
+    await queries.enqueue("a", None, dedupe_key="k")
+    response = await act(client, "/failures", "/jobs/requeue", {"ids": job.id})
+    assert response.status_code == 409
+    assert "dedupe key" in response.text
+    assert await tables.count("failed") == 1
+
+
+async def test_a_role_that_may_only_read(
+    queries: Queries, queue_dsn: str, layout: Layout, tables: Tables, make_client: MakeClient
+) -> None:
+    role = f"reader_{uuid.uuid4().hex}"
+    await tables.rows(f"CREATE ROLE {role}")
+    await tables.rows(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    (held,) = await run(queries, "a", "failed")
+    try:
+        async with asyncpg.create_pool(
+            queue_dsn, min_size=1, server_settings={"role": role}
+        ) as pool:
+            client = make_client(dashboard(queries_of(AsyncpgPoolDriver(pool), layout)))
+            for path in (
+                *("/", "/jobs", "/jobs?status=deferred", "/jobs?status=picked", "/failures"),
+                *("/workers", "/entrypoints", "/schedules", "/system", f"/jobs/{held}"),
+            ):
+                await text(client, path)
+            response = await act(client, "/failures", "/jobs/requeue", {"ids": held})
+            assert response.status_code == 503
+            assert "not allowed" in response.text
+    finally:
+        await tables.rows(f"DROP OWNED BY {role}")
+        await tables.rows(f"DROP ROLE {role}")
 
 
 async def test_jobs_are_canceled_one_by_one_and_many_at_once(

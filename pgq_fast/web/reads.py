@@ -240,7 +240,7 @@ class Reads:
         limit = COUNTED + 1
         async with self._look() as fetch:
             (row,) = await fetch("counts", limit, NAMES)
-            workers = await fetch("workers", NAMES, COUNTED_OF_EACH)
+            workers = await fetch("workers", NAMES, self._jobs_of_workers)
             about = None
             if row["queued"] >= limit:
                 settings = self.queries.qbq.settings
@@ -489,8 +489,7 @@ class Reads:
 
     async def workers(self) -> list[Record]:
         """Workers that hold jobs."""
-        limit = COUNTED_OF_EACH + 1 if self.layout is Layout.compat else COUNTED
-        rows = await self._rows("workers", NAMES, limit)
+        rows = await self._rows("workers", NAMES, self._jobs_of_workers)
         for row in rows:
             row["entrypoints"] = cast("list[str]", json.loads(row["entrypoints"]))
             row["jobs"] = (
@@ -499,6 +498,11 @@ class Reads:
                 else Count(row["jobs"])
             )
         return rows
+
+    @property
+    def _jobs_of_workers(self) -> int:
+        """How many jobs of each worker are looked at, or how many leases of all."""
+        return COUNTED_OF_EACH + 1 if self.layout is Layout.compat else COUNTED
 
     async def leases(self) -> list[Record]:
         """Leases, the one without a heartbeat for longest first; none on pgqueuer's tables."""

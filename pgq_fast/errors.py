@@ -209,6 +209,21 @@ class MigrationLapsedError(MigrationError):
         )
 
 
+class NamesTooLongError(PgqException, ValueError):
+    """Two objects would have one name, as PostgreSQL keeps no more than 63 bytes of each.
+
+    Attributes:
+        names: The two.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        super().__init__(
+            f"{' and '.join(names)} are one name for PostgreSQL, which keeps 63 bytes: choose a "
+            "shorter prefix (PGQUEUER_PREFIX), or shorter names of tables"
+        )
+
+
 class InvalidJobError(PgqException, ValueError):
     """A job that cannot be enqueued as given; nothing was sent to the server."""
 

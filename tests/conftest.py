@@ -59,6 +59,7 @@ POOL_MODULES = {
     "test_coalesced_enqueue",
     "test_enqueue",
     "test_lease_enqueue",
+    "test_liveness",
     "test_owned_connections",
     "test_wakeups",
 }

@@ -50,6 +50,7 @@ IMPL_AGNOSTIC = {
     "scheduler",
     "schema",
     "tracing",
+    "web",
 }
 # What differs between a connection and a pool, transactions and statements side by side, is tested
 # on both layouts in these modules, and in all others on one.

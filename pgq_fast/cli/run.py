@@ -101,7 +101,7 @@ def run_worker(
         )
     if metrics_port and metrics_port + (processes or 1) - 1 > HIGHEST_PORT:
         raise typer.BadParameter(
-            f"--processes {processes} takes as many ports from --metrics-port {metrics_port} on, but "
+            f"--processes {processes} takes as many ports, from --metrics-port {metrics_port} on; "
             f"the highest is {HIGHEST_PORT}"
         )
     setup_logging(

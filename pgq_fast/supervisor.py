@@ -102,10 +102,12 @@ async def runit(
     shutdown_on_listener_failure: bool,
     heartbeat_timeout: timedelta = timedelta(seconds=30),
     handle_signals: bool = True,
+    prepare: Callable[[Manager], None] | None = None,
 ) -> None:
     """Run workers from *factory* one after the other until one ends well or *shutdown* is set.
 
-    The arguments are those of :func:`run`; *handle_signals* has SIGINT and SIGTERM set *shutdown*.
+    The arguments are those of :func:`run`; *handle_signals* has SIGINT and SIGTERM set *shutdown*,
+    and *prepare* is called with each worker before it runs.
     """
     if restart_delay < timedelta(0):
         raise ValueError(f"restart_delay is {restart_delay}: give zero or more")
@@ -116,8 +118,11 @@ async def runit(
             cancel_on_exit(asyncio.create_task(forward_shutdown(shutdown, cycle))),
             validate_factory_result(factory()) as made,
         ):
+            manager = setup_shutdown_handlers(made, cycle)
+            if prepare is not None:
+                prepare(manager)
             await run_manager(
-                setup_shutdown_handlers(made, cycle),
+                manager,
                 dequeue_timeout,
                 batch_size,
                 mode,

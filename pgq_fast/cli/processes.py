@@ -66,12 +66,12 @@ def call_when_released(callback: Callable[[], None], grace: float) -> None:
 
 
 async def supervise(
-    command: Sequence[str], count: int, *, restart: bool, first_pause: float
+    command: Callable[[int], Sequence[str]], count: int, *, restart: bool, first_pause: float
 ) -> int:
     """Run *count* processes until SIGINT or SIGTERM, or until all have ended for good.
 
     Args:
-        command: The worker.
+        command: The worker with a number from 1 to *count*.
         count: How many at a time.
         restart: Whether to start another one for each that fails or is killed.
         first_pause: Seconds before that; twice as long each time it dies again soon after.
@@ -87,7 +87,9 @@ async def supervise(
 
 
 class _Fleet:
-    def __init__(self, command: Sequence[str], *, restart: bool, first_pause: float) -> None:
+    def __init__(
+        self, command: Callable[[int], Sequence[str]], *, restart: bool, first_pause: float
+    ) -> None:
         self.command = command
         self.restart = restart
         self.first_pause = first_pause
@@ -136,7 +138,7 @@ class _Fleet:
 
     async def _run_one(self, number: int) -> int:
         process = await asyncio.create_subprocess_exec(
-            *self.command,
+            *self.command(number),
             stdin=asyncio.subprocess.PIPE,
             # Ctrl-C is for the supervisor.
             start_new_session=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sys
 from datetime import timedelta
@@ -13,8 +14,9 @@ import typer
 from pgq_fast import supervisor
 from pgq_fast.cli import processes as worker_processes
 from pgq_fast.cli.context import load_reference
+from pgq_fast.cli.endpoint import HIGHEST_PORT, require_library, worker_metrics
 from pgq_fast.cli.errors import CliError, report
-from pgq_fast.logsetup import LogLevel, setup_logging
+from pgq_fast.logsetup import FORMAT_VARIABLE, LogFormat, LogLevel, setup_logging
 from pgq_fast.loops import run_in_loop
 from pgq_fast.types import QueueExecutionMode
 
@@ -55,6 +57,19 @@ def run_worker(
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="What the log shows.")
     ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help=f"How it is written; else as {FORMAT_VARIABLE} says, or text."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=HIGHEST_PORT,
+            help="Serve metrics for Prometheus there; 0 takes any port that is free.",
+        ),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address to serve them on.")] = "127.0.0.1",
     mode: Annotated[
         QueueExecutionMode, typer.Option(help="drain ends when the queue is empty.")
     ] = QueueExecutionMode.continuous,
@@ -84,9 +99,21 @@ def run_worker(
             f"--max-concurrent-tasks {max_concurrent_tasks} is less than twice the --batch-size "
             f"{batch_size}: raise the one or lower the other"
         )
-    setup_logging(log_level.value, with_process=supervised is not None or processes is not None)
+    if metrics_port and metrics_port + (processes or 1) - 1 > HIGHEST_PORT:
+        raise typer.BadParameter(
+            f"--processes {processes} takes as many ports, from --metrics-port {metrics_port} on; "
+            f"the highest is {HIGHEST_PORT}"
+        )
+    setup_logging(
+        log_level.value,
+        log_format,
+        with_process=supervised is not None or processes is not None,
+    )
     if processes is not None:
-        command = [
+        if metrics_port is not None:
+            # Else each of them would say so.
+            require_library()
+        before_ports = [
             sys.executable,
             *("-m", "pgq_fast", "run", f"--supervised={worker_processes.ORPHAN_GRACE}"),
             f"--dequeue-timeout={dequeue_timeout}",
@@ -95,6 +122,7 @@ def run_worker(
             f"--restart-delay={restart_delay}",
             *(("--restart-on-failure",) if restart_on_failure else ()),
             f"--log-level={log_level.value}",
+            *(() if log_format is None else (f"--log-format={log_format.value}",)),
             f"--mode={mode.value}",
             *(
                 ()
@@ -102,8 +130,17 @@ def run_worker(
                 else (f"--max-concurrent-tasks={max_concurrent_tasks}",)
             ),
             *(("--shutdown-on-listener-failure",) if shutdown_on_listener_failure else ()),
-            *("--", factory_fn, *(factory_args or ())),
+            f"--metrics-host={metrics_host}",
         ]
+
+        def command(number: int) -> list[str]:
+            ports: list[str] = []
+            if metrics_port is not None:
+                # Zero is any that is free, for each of them.
+                port = metrics_port + number - 1 if metrics_port else 0
+                ports.append(f"--metrics-port={port}")
+            return [*before_ports, *ports, "--", factory_fn, *(factory_args or ())]
+
         # A worker that drains is to come to an end.
         restart = restart_on_failure or mode is QueueExecutionMode.continuous
         code = run_in_loop(
@@ -134,18 +171,25 @@ def run_worker(
 
         if supervised is not None:
             worker_processes.call_when_released(release, supervised)
-        await supervisor.runit(
-            factory,
-            dequeue_timeout=timedelta(seconds=dequeue_timeout),
-            batch_size=batch_size,
-            restart_delay=timedelta(seconds=restart_delay if restart_on_failure else 0),
-            restart_on_failure=restart_on_failure,
-            shutdown=shutdown,
-            mode=mode,
-            max_concurrent_tasks=max_concurrent_tasks,
-            shutdown_on_listener_failure=shutdown_on_listener_failure,
-            heartbeat_timeout=timedelta(seconds=heartbeat_timeout),
+        endpoint = (
+            contextlib.nullcontext()
+            if metrics_port is None
+            else worker_metrics(metrics_port, metrics_host)
         )
+        async with endpoint as observe:
+            await supervisor.runit(
+                factory,
+                dequeue_timeout=timedelta(seconds=dequeue_timeout),
+                batch_size=batch_size,
+                restart_delay=timedelta(seconds=restart_delay if restart_on_failure else 0),
+                restart_on_failure=restart_on_failure,
+                shutdown=shutdown,
+                mode=mode,
+                max_concurrent_tasks=max_concurrent_tasks,
+                shutdown_on_listener_failure=shutdown_on_listener_failure,
+                heartbeat_timeout=timedelta(seconds=heartbeat_timeout),
+                prepare=observe,
+            )
         return shutdown.is_set() and not released.is_set()
 
     if run_in_loop(work()) and supervised is not None:

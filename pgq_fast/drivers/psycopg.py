@@ -468,6 +468,9 @@ class SyncPsycopgDriver(SyncDriver):
     Threads may share it: their statements run one at a time, and not within another thread's
     ``transaction()``. The connection remains the caller's to close.
 
+    The caller may turn autocommit off later on, as Django does within ``atomic``: what the driver
+    then does belongs to the caller's transaction, and is never committed by the driver.
+
     Args:
         connection: Open.
         transaction_pooling: Whether it leads to a pooler that gives each transaction another
@@ -523,10 +526,11 @@ class SyncPsycopgDriver(SyncDriver):
             return _last_tag(cursor)
 
     def in_transaction(self) -> bool:
-        """Whether a transaction is open on the connection."""
+        """Whether a transaction is open, or the next statement opens one that the caller ends."""
         from psycopg.pq import TransactionStatus
 
-        return self._connection.info.transaction_status in (
+        # Without autocommit psycopg itself begins one with the next statement.
+        return not self._connection.autocommit or self._connection.info.transaction_status in (
             TransactionStatus.INTRANS,
             TransactionStatus.INERROR,
         )

@@ -46,7 +46,7 @@ def test_same_options_as_pgqueuer() -> None:
     size = their_commands["run"]["batch_size"]
     their_commands["run"]["batch_size"] = {**size, "default": "None"}
     # Ours alone.
-    for name in ("processes", "supervised"):
+    for name in ("processes", "supervised", "log_format", "metrics_port", "metrics_host"):
         del our_commands["run"][name]
     assert {name: our_commands.get(name) for name in their_commands} == their_commands
     renamed = {

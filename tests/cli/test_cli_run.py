@@ -156,8 +156,8 @@ async def test_options_reach_the_worker(
     async def runit(_: object, **arguments: Any) -> None:
         given.append({name: value for name, value in arguments.items() if name != "shutdown"})
 
-    async def supervise(command: list[str], count: int, **arguments: Any) -> int:
-        commands.append(command)
+    async def supervise(command: Callable[[int], list[str]], count: int, **arguments: Any) -> int:
+        commands.append(command(1))
         assert (count, arguments) == (3, {"restart": True, "first_pause": 2.0})
         return 0
 
@@ -169,7 +169,7 @@ async def test_options_reach_the_worker(
         *("run", "app:main", "--dequeue-timeout", "1.5", "--batch-size", "1"),
         *("--heartbeat-timeout", "40", "--restart-delay", "2", "--restart-on-failure"),
         *("--log-level", "debug", "--mode", "drain", "--max-concurrent-tasks", "3"),
-        "--shutdown-on-listener-failure",
+        *("--shutdown-on-listener-failure", "--log-format", "json"),
     )
     succeeded(await pgq_here(*options))
     # Those of each process, too.
@@ -178,6 +178,7 @@ async def test_options_reach_the_worker(
     assert [interpreter, module, name, command] == [sys.executable, "-m", "pgq_fast", "run"]
     assert supervised == f"--supervised={processes.ORPHAN_GRACE}"
     assert "--log-level=DEBUG" in rest
+    assert "--log-format=json" in rest
     assert rest[-4:] == ["--", "app:main", "x", "--y"]
     succeeded(await pgq_here("run", *rest))
     assert given.pop() == given[-1]
@@ -191,6 +192,7 @@ async def test_options_reach_the_worker(
             "mode": QueueExecutionMode.continuous,
             "max_concurrent_tasks": None,
             "shutdown_on_listener_failure": False,
+            "prepare": None,
         },
         {
             "dequeue_timeout": timedelta(seconds=1.5),
@@ -201,6 +203,7 @@ async def test_options_reach_the_worker(
             "mode": QueueExecutionMode.drain,
             "max_concurrent_tasks": 3,
             "shutdown_on_listener_failure": True,
+            "prepare": None,
         },
     ]
 
@@ -211,6 +214,9 @@ async def test_options_reach_the_worker(
         (),
         ("app:main", "--mode", "sometimes"),
         ("app:main", "--log-level", "loud"),
+        ("app:main", "--log-format", "xml"),
+        ("app:main", "--metrics-port", "65536"),
+        ("app:main", "--metrics-port", "65535", "--processes", "2"),
         ("app:main", "--batch-size", "0"),
         ("app:main", "--processes", "0"),
         ("app:main", "--restart-delay", "-1"),

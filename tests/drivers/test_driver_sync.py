@@ -104,6 +104,26 @@ def test_uses_the_callers_transaction(
     assert _numbers(other) == ([1, 2] if commit else [])
 
 
+@pytest.mark.parametrize("commit", [True, False])
+def test_leaves_the_end_of_a_transaction_to_a_caller_who_turned_autocommit_off(
+    driver: SyncPsycopgDriver,
+    connection: psycopg.Connection[Any],
+    other: psycopg.Connection[Any],
+    commit: bool,
+) -> None:
+    """As Django does within ``atomic``, where the driver's may be the first statement."""
+    driver.execute(CREATE)
+    connection.autocommit = False
+    with driver.transaction() as transaction:
+        transaction.copy_in("t", ["n", "s"], copy_stream([(1, b"")]))
+    assert driver.in_transaction()
+    assert _numbers(other) == []
+    (connection.commit if commit else connection.rollback)()
+    connection.autocommit = True
+    assert not driver.in_transaction()
+    assert _numbers(other) == ([1] if commit else [])
+
+
 def test_threads_stay_out_of_each_others_transactions(
     driver: SyncPsycopgDriver, other: psycopg.Connection[Any]
 ) -> None:

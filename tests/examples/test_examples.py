@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import httpx
+import psycopg
 import pytest
 
 import pgq_fast
+from pgq_fast.db import SyncPsycopgDriver
+from pgq_fast.queries import SyncQueries
+from support.command_line import Running
 
 pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
 
@@ -64,21 +67,15 @@ def run(folder: Path, queue_dsn: str) -> Run:
 
 
 @pytest.fixture
-def load(folder: Path, queue_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Import an example in this process."""
+def start(folder: Path, queue_dsn: str) -> Callable[..., Running]:
+    """``start("-m", "flask", ...)``: a program in the folder of the examples."""
 
-    def load(name: str) -> ModuleType:
-        monkeypatch.setenv("PGDSN", queue_dsn)
-        spec = importlib.util.spec_from_file_location(f"example_{name}", folder / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # FastAPI looks annotations up in the module's namespace by its name.
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        spec.loader.exec_module(module)
-        return module
+    def start(*arguments: str) -> Running:
+        environment = {**os.environ, "PGDSN": queue_dsn, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, *arguments]
+        return Running(command, environment, folder, terminal=False, own_group=True)
 
-    return load
+    return start
 
 
 def test_producer_and_consumer(run: Run) -> None:
@@ -155,40 +152,110 @@ def test_shared_resources(run: Run) -> None:
     assert last == "2 of 3 were dogs"
 
 
-async def test_fastapi(load: Callable[[str], Any], run: Run) -> None:
-    app = load("fastapi_app").app
-    transport = httpx.ASGITransport(app=app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-    ):
-        response = await client.post("/jobs/greet", content=b"web")
+def test_script(run: Run, tmp_path: Path, queue_dsn: str) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(3)]
+    for number, file in enumerate(files):
+        file.write_text("line\n" * number)
+    with psycopg.connect(queue_dsn, autocommit=True) as connection:
+        # Left over from a start that was broken off.
+        SyncQueries(SyncPsycopgDriver(connection)).enqueue(
+            "count lines", str(files[1]).encode(), dedupe_key=f"count lines of {files[1]}"
+        )
+    first, *lines = run("script", *map(str, files))
+    assert first == "2 of 3 files are new"
+    assert sorted(lines) == [f"{file}: {number} lines" for number, file in enumerate(files)]
+
+
+def test_process_pool(run: Run) -> None:
+    assert sorted(run("process_pool", "2")) == [
+        "25 primes below 100, counted in the pool",
+        "4 primes below 10, counted in the pool",
+    ]
+
+
+def test_a_process_pool_ends_with_its_worker(
+    start: Callable[..., Running], folder: Path, package: str, queue_dsn: str
+) -> None:
+    """By Ctrl-C, which a terminal sends to the processes of the pool as well."""
+    with psycopg.connect(queue_dsn, autocommit=True) as connection:
+        queries = SyncQueries(SyncPsycopgDriver(connection))
+        queries.enqueue(["count primes"] * 2, [b"10", b"100000"], [1, 0])
+        (folder / "supervised.py").write_text(
+            f"import asyncio, {package}\n"
+            "if __name__ == '__main__':\n"
+            f"    asyncio.run({package}.run('process_pool:main'))\n"
+        )
+        with start("supervised.py") as worker:
+            worker.wait_for("4 primes below 10,")
+            worker.signal_group(signal.SIGINT)
+            assert worker.end() == 0
+        assert "9592 primes below 100000, counted in the pool" in worker.output
+        assert "Traceback" not in worker.output
+        assert queries.queue_size() == []
+
+
+def guests_are_greeted_once(url: str, run: Run) -> None:
+    """What is true of each web application: a job is there if the request's transaction is."""
+    with httpx.Client(base_url=url) as client:
+        assert client.post("/guests/ann").status_code == 202
+        assert client.post("/guests/ann").status_code == 409
+        response = client.post("/jobs/greet", content=b"web")
         assert response.status_code == 202
         [job_id] = response.json()["ids"]
         assert isinstance(job_id, int)
-        assert (await client.get("/queue")).json() == [
-            {"count": 1, "entrypoint": "greet", "priority": 0, "status": "queued"}
+        assert client.get("/queue").json() == [
+            {"count": 2, "entrypoint": "greet", "priority": 0, "status": "queued"}
         ]
-    assert await asyncio.to_thread(run, "consumer") == ["hello, web"]
+    assert run("consumer") == ["hello, ann", "hello, web"]
 
 
-def test_flask(load: Callable[[str], Any], run: Run) -> None:
-    client = load("flask_app").app.test_client()
-    response = client.post("/jobs/greet", data=b"web")
-    assert response.status_code == 202
-    [job_id] = response.get_json()["ids"]
-    assert isinstance(job_id, int)
-    assert client.get("/queue").get_json() == [
-        {"count": 1, "entrypoint": "greet", "priority": 0, "status": "queued"}
-    ]
-    assert run("consumer") == ["hello, web"]
+def test_fastapi(start: Callable[..., Running], run: Run) -> None:
+    with start("-m", "uvicorn", "fastapi_app:app", "--port", "0") as server:
+        [url] = server.wait_for(r"running on (http://[\d.:]+)")
+        guests_are_greeted_once(url, run)
+        server.signal(signal.SIGTERM)
+        server.end()
+    assert "Application shutdown complete" in server.output
+    assert "Traceback" not in server.output
+
+
+def test_flask(start: Callable[..., Running], run: Run) -> None:
+    with start("-m", "flask", "--app", "flask_app", "run", "--port", "0") as server:
+        [url] = server.wait_for(r"Running on (http://[\d.:]+)")
+        guests_are_greeted_once(url, run)
+        server.signal(signal.SIGINT)
+        assert server.end() == 0
+
+
+def test_django(start: Callable[..., Running], run: Run) -> None:
+    run("django_app", "migrate", "--verbosity", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with start("django_app.py", "runserver", "--noreload", str(port)) as server:
+        server.wait_for("Quit the server")
+        # It says so before it listens.
+        transport = httpx.HTTPTransport(retries=5)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=transport) as client:
+            assert client.post("/users/ann").status_code == 202
+            assert client.post("/users/ann").status_code == 409
+            assert client.delete("/users/ann").status_code == 202
+            assert client.delete("/users/ann").status_code == 202
+            assert client.get("/queue").json() == [
+                {"count": 1, "entrypoint": name, "priority": 0, "status": "queued"}
+                for name in ("greet", "report")
+            ]
+        server.signal(signal.SIGINT)
+        assert server.end() == 0
+    greeting, report = sorted(run("consumer"))
+    assert greeting == "hello, ann"
+    assert report.startswith("report written")
 
 
 def test_every_example_is_listed_and_tested() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
     listed = set(re.findall(r"^\| `(\w+\.py)`", (EXAMPLES / "README.md").read_text(), re.M))
-    tested = {
-        f"{name}.py" for name in re.findall(r'(?:run|load)\("(\w+)"', Path(__file__).read_text())
-    }
+    words = re.findall(r'"(\w+)(?:\.py|:\w+)?"', Path(__file__).read_text())
+    tested = {f"{word}.py" for word in words}
     assert names == listed
     assert names <= tested

@@ -15,6 +15,7 @@ import pytest
 from pgq_fast.errors import DuplicateJobError
 from pgq_fast.memory import InMemoryDriver, InMemoryQueries
 from pgq_fast.models import CronExpressionEntrypoint, Job, TracebackRecord
+from pgq_fast.queries import Queries
 from pgq_fast.repository import (
     EntrypointExecutionParameter,
     InsightsRepositoryPort,
@@ -57,15 +58,54 @@ def test_it_has_the_methods_of_a_repository(port: type) -> None:
     public = {name: value for name, value in methods.items() if not name.startswith("_")}
     assert len(public) > 10
     for name, method in public.items():
-        ours = inspect.signature(getattr(InMemoryQueries, name)).parameters.values()
+        ours = [*inspect.signature(getattr(InMemoryQueries, name)).parameters.values()]
         theirs = inspect.signature(method).parameters.values()
-        assert [(p.name, p.kind, p.default) for p in ours] == [
+        assert [(p.name, p.kind, p.default) for p in ours[: len(theirs)]] == [
             (p.name, p.kind, p.default) for p in theirs
         ], name
+        assert all(p.default is not p.empty for p in ours[len(theirs) :]), name
+
+
+def test_it_has_what_queries_have_but_for_the_database() -> None:
+    """Code that is written for a database runs on it unchanged."""
+    about_the_database = {
+        # How to connect.
+        "from_asyncpg_connection",
+        "from_asyncpg_pool",
+        "from_psycopg_connection",
+        # Tables, and which ones there are.
+        "alter_durability",
+        "apply_upgrade",
+        "installed_layout",
+        "migrate",
+        "optimize_autovacuum",
+        "optimize_autovacuum_rollback",
+        "plan_upgrade",
+        "require_layout",
+        "schema_is_installed",
+        "schema_lock",
+        "verify",
+        "worker_layout",
+        # Of the completion watcher, which does without them here.
+        "watch_ends",
+        "unwatch_ends",
+    }
+    public = {name for name in dir(Queries) if not name.startswith("_")}
+    assert public - set(dir(InMemoryQueries)) == about_the_database
+    for name in public - about_the_database:
+        method, ours = getattr(Queries, name), getattr(InMemoryQueries, name)
+        if not callable(method):
+            continue
+        parameters, of_ours = (inspect.signature(each).parameters for each in (method, ours))
+        assert [(p.name, p.kind, p.default) for p in of_ours.values()] == [
+            (p.name, p.kind, p.default) for p in parameters.values()
+        ], name
+        assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(method), name
 
 
 async def test_there_is_always_a_schema(queries: InMemoryQueries) -> None:
     await queries.install()
+    await queries.install(create_schema=False)
     await queries.upgrade()
     assert await queries.has_table("pgqueuer")
     assert await queries.table_has_column("pgqueuer", "id")
@@ -160,6 +200,15 @@ async def test_a_job_that_was_handed_out_is_a_copy(queries: InMemoryQueries) -> 
     (seen,) = await queries.browse_queue()
     assert seen.headers == {"a": "b"}
     assert seen.priority == 0
+
+
+async def test_a_job_has_the_fields_of_its_model_in_order(queries: InMemoryQueries) -> None:
+    await queries.enqueue("ep", b"x", 3, dedupe_key="k", headers={"a": {"b": [1]}})  # type: ignore[dict-item]
+    (job,) = await claim(queries)
+    assert list(vars(job)) == list(Job.model_fields)
+    assert Job.model_validate(job.model_dump()) == job
+    assert Job.model_validate_json(job.model_dump_json()) == job
+    assert job.model_copy() == job
 
 
 async def test_a_timeout_beyond_the_calendar_abandons_nothing(queries: InMemoryQueries) -> None:

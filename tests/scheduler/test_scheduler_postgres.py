@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
-from datetime import datetime, timedelta
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
 
 import pgq_fast
@@ -66,6 +71,124 @@ async def test_ticks_are_shared_and_stored(
     assert row["next_run"] == ticks[-1][0]
 
 
+@pytest.mark.layouts
+async def test_what_is_due_at_once_runs_once_over_many_schedulers(
+    make_driver: MakeDriver, queue_dsn: str, running: Running, eventually: Eventually
+) -> None:
+    names = [f"schedule {number}" for number in range(20)]
+    rounds = 3
+    runs: Counter[str] = Counter()
+    clock: list[datetime] = []
+    managers = [
+        SchedulerManager(Queries(await make_driver(kind, queue_dsn)))
+        for kind in ("asyncpg", "asyncpg", "psycopg")
+    ]
+    for manager in managers:
+
+        @manager.schedule("clock", EVERY_SECOND)
+        async def tick(schedule: Schedule) -> None:
+            clock.append(schedule.next_run)
+
+        for name in names:
+
+            @manager.schedule(name, ONCE_A_YEAR)
+            async def count(schedule: Schedule) -> None:
+                runs[schedule.entrypoint] += 1
+
+    admin = await make_driver("asyncpg", queue_dsn)
+    async with contextlib.AsyncExitStack() as stack:
+        for manager in managers:
+            await stack.enter_async_context(running(manager))
+
+        async def all_idle() -> bool:
+            found = [row for name, row in (await rows(admin)).items() if name in names]
+            return len(found) == len(names) and all(row["status"] == "queued" for row in found)
+
+        for done in range(rounds):
+            await eventually(all_idle)
+            assert runs.total() == done * len(names)
+            # All of them ask at the same moment, at each tick of the clock.
+            await admin.execute(
+                "UPDATE pgqueuer_schedules SET next_run = now() WHERE entrypoint <> 'clock'"
+            )
+            await eventually(lambda done=done: runs.total() >= (done + 1) * len(names))  # type: ignore[misc]
+        ticks = len(clock)
+        await eventually(lambda: len(clock) > ticks)
+    assert runs == dict.fromkeys(names, rounds)
+    assert len(set(clock)) == len(clock)
+
+
+@pytest.mark.parametrize(
+    ("package", "layout"),
+    [("pgq_fast", "compat"), ("pgqueuer", "compat"), ("pgq_fast", "lease")],
+    indirect=["layout"],
+)
+async def test_missed_ticks_collapse_into_one_run_at_once(
+    package: str, make_driver: MakeDriver, queue_dsn: str, eventually: Eventually
+) -> None:
+    """What pgqueuer does after a time without a scheduler, and so do we."""
+    module = importlib.import_module(package)
+    driver = await make_driver("asyncpg", queue_dsn)
+    missed = CronExpressionEntrypoint(CronEntrypoint("missed"), CronExpression("0 0 * * *"))
+    await Queries(driver).insert_schedule({missed: timedelta(days=-10)})
+    runs: list[Any] = []
+    others: list[Any] = []
+    connection = await asyncpg.connect(queue_dsn)
+    try:
+        pgq = module.PgQueuer.from_asyncpg_connection(connection)
+
+        @pgq.schedule("missed", "0 0 * * *")
+        async def late(schedule: Any) -> None:
+            runs.append(schedule)
+
+        @pgq.schedule("other", EVERY_SECOND)
+        async def other(schedule: Any) -> None:
+            others.append(schedule)
+
+        run = asyncio.create_task(pgq.sm.run())
+        await eventually(lambda: len(others) >= 3)
+        pgq.sm.shutdown.set()
+        await run
+    finally:
+        await connection.close()
+    [first, *more] = runs
+    # Midnight may have come meanwhile.
+    assert len(more) == (first.next_run <= others[-1].updated)
+    assert first.updated < first.next_run <= first.updated + timedelta(days=1, seconds=1)
+    assert first.next_run.astimezone(UTC).time().replace(second=0) == datetime.min.time()
+
+
+@pytest.mark.layouts
+async def test_the_time_zone_of_the_session_moves_no_tick(
+    make_driver: MakeDriver, queue_dsn: str
+) -> None:
+    """A day is 24 hours, also across a change of clocks where the server is."""
+    zone = ZoneInfo("Europe/Berlin")
+    now = datetime.now(UTC)
+    # Delays to times with the other offset from UTC.
+    delay = next(
+        timedelta(days=days)
+        for days in range(1, 366)
+        if (now + timedelta(days=days)).astimezone(zone).utcoffset()
+        != now.astimezone(zone).utcoffset()
+    )
+    key = CronExpressionEntrypoint(CronEntrypoint("tick"), CronExpression(ONCE_A_YEAR))
+    driver = await make_driver("asyncpg", queue_dsn)
+    await driver.execute("SET timezone = 'Europe/Berlin'")
+    queries = Queries(driver)
+
+    async def distance() -> timedelta:
+        row = (await rows(driver))["tick"]
+        found: timedelta = row["next_run"] - row["now"]
+        return abs(found - delay)
+
+    await queries.insert_schedule({key: delay})
+    assert await distance() < timedelta(minutes=1)
+    await driver.execute("UPDATE pgqueuer_schedules SET next_run = now()")
+    [_] = await queries.fetch_schedule({key: delay})
+    assert await distance() < timedelta(minutes=1)
+
+
 async def test_a_run_keeps_its_row_by_heartbeats(
     anydriver: Any,
     make_driver: MakeDriver,
@@ -112,6 +235,7 @@ async def test_a_run_keeps_its_row_by_heartbeats(
     assert (await rows(other))["long"]["status"] == "queued"
 
 
+@pytest.mark.layouts
 async def test_a_killed_scheduler_loses_its_run_to_another(
     make_driver: MakeDriver,
     queue_dsn: str,

@@ -119,7 +119,12 @@ class Running:
     """A process whose output can be waited for. It is killed when the block ends."""
 
     def __init__(
-        self, command: list[str], environment: dict[str, str], folder: Path, terminal: bool
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        terminal: bool,
+        own_group: bool = False,
     ) -> None:
         if terminal:
             # A pipe and a terminal end in different ways, but both are read by a number.
@@ -136,6 +141,7 @@ class Running:
             stdin=target if terminal else subprocess.DEVNULL,
             stdout=target,
             stderr=target,
+            process_group=0 if own_group else None,
         )
         os.close(target)
         self.output = ""
@@ -182,6 +188,10 @@ class Running:
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
+
+    def signal_group(self, number: int) -> None:
+        """Send it, and the processes that it started, a signal; it needs a group of its own."""
+        os.killpg(self.process.pid, number)
 
     def end(self) -> int:
         """Wait for the end; the exit code."""

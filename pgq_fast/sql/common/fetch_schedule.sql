@@ -1,5 +1,6 @@
 -- Pick the schedules among (expressions $1, entrypoints $2) that are due, or whose worker has died,
--- and set their next run to $3 from now. SKIP LOCKED: a tick is run by one worker.
+-- and set their next run to $3 from now. SKIP LOCKED: a tick is run by one worker. A delay is added
+-- as seconds: its days would be days of the session's time zone, which are not all 24 hours long.
 WITH
 wanted AS (
     SELECT expression, entrypoint, delay
@@ -15,7 +16,7 @@ due AS (
 )
 UPDATE {schedules_table} AS schedule
 SET status = 'picked', updated = now(), heartbeat = now(),
-    next_run = date_trunc('seconds', now() + due.delay)
+    next_run = date_trunc('seconds', now() + extract(epoch FROM due.delay) * interval '1 second')
 FROM due
 WHERE schedule.id = due.id
 RETURNING schedule.*

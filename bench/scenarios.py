@@ -98,9 +98,9 @@ def lease(task: str, jobs: int, **settings: Any) -> Trial:
     return Trial(task, "pgq_fast", jobs, layout="lease", **settings)
 
 
-LEASE_DEFAULT: Final = lease("drain", 3 * FAST)
-LEASE_TWO: Final = lease("drain", 3 * FAST, consumers=2)
-LEASE_SLEEP: Final = lease("drain", 3 * FAST, handler="sleep(0)")
+LEASE_DEFAULT: Final = lease("drain", 8 * FAST)
+LEASE_TWO: Final = lease("drain", 8 * FAST, consumers=2)
+LEASE_SLEEP: Final = lease("drain", 8 * FAST, handler="sleep(0)")
 # Tuned alike: with a producer beside them, what is best may be something else.
 OLD_SUSTAINED: Final = [old("sustained", MEDIUM, **tuned) for tuned in TUNED]
 
@@ -260,7 +260,7 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
         Scenario(
             "lease-psycopg",
             "drain, no-op handler, lease layout: psycopg against asyncpg",
-            {"asyncpg": [LEASE_DEFAULT], "psycopg": [lease("drain", 3 * FAST, driver="psycopg")]},
+            {"asyncpg": [LEASE_DEFAULT], "psycopg": [lease("drain", 8 * FAST, driver="psycopg")]},
             [Target("rate", "psycopg", "asyncpg", at_least=0.70)],
         ),
         Scenario(

@@ -26,7 +26,10 @@ from pgq_fast.types import QueueExecutionMode
 
 @contextlib.contextmanager
 def out_of_reach_of_ctrl_c() -> Iterator[None]:
-    """A terminal sends SIGINT to all processes, but those that are started here never see it."""
+    """A terminal sends SIGINT to all processes, but those that are started here never see it.
+
+    On POSIX, that is; Windows has no masks of signals.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -113,7 +113,7 @@ def run_worker(
         if metrics_port is not None:
             # Else each of them would say so.
             require_library()
-        before_ports = [
+        options = [
             sys.executable,
             *("-m", "pgq_fast", "run", f"--supervised={worker_processes.ORPHAN_GRACE}"),
             f"--dequeue-timeout={dequeue_timeout}",
@@ -130,16 +130,15 @@ def run_worker(
                 else (f"--max-concurrent-tasks={max_concurrent_tasks}",)
             ),
             *(("--shutdown-on-listener-failure",) if shutdown_on_listener_failure else ()),
-            f"--metrics-host={metrics_host}",
         ]
 
         def command(number: int) -> list[str]:
-            ports: list[str] = []
+            metrics: list[str] = []
             if metrics_port is not None:
                 # Zero is any that is free, for each of them.
                 port = metrics_port + number - 1 if metrics_port else 0
-                ports.append(f"--metrics-port={port}")
-            return [*before_ports, *ports, "--", factory_fn, *(factory_args or ())]
+                metrics = [f"--metrics-port={port}", f"--metrics-host={metrics_host}"]
+            return [*options, *metrics, "--", factory_fn, *(factory_args or ())]
 
         # A worker that drains is to come to an end.
         restart = restart_on_failure or mode is QueueExecutionMode.continuous

@@ -189,6 +189,7 @@ async def test_the_time_zone_of_the_session_moves_no_tick(
     assert await distance() < timedelta(minutes=1)
 
 
+@pytest.mark.layouts
 async def test_a_run_keeps_its_row_by_heartbeats(
     anydriver: Any,
     make_driver: MakeDriver,
@@ -341,6 +342,7 @@ async def test_shutdown_and_cancellation_leave_no_row_behind(anydriver: Any) -> 
         assert (await rows(anydriver))["tick"]["status"] == "queued"
 
 
+@pytest.mark.layouts
 async def test_clean_old_replaces_what_is_stored(anydriver: Any, running: Running) -> None:
     queries = Queries(anydriver)
     stored = [

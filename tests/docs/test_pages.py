@@ -1,0 +1,208 @@
+"""The pages of the documentation do what they say; their links and names lead somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import yaml
+
+import pgq_fast
+from pgq_fast import AsyncpgDriver, AsyncpgPoolDriver, PgQueuer, Queries
+from pgq_fast.settings import db_settings
+from pgq_fast.types import QueueExecutionMode
+from support.doc_blocks import ROOT
+from support.doc_pages import Page, blocks_of
+
+DOCS: Final = ROOT / "docs"
+PAGES: Final = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
+
+# Their programs are run in the folders of what they are about.
+ELSEWHERE: Final = {
+    "docs/cli.md",
+    *(f"docs/guides/{name}.md" for name in ("logging", "mcp", "metrics", "tracing")),
+}
+# Pages that tell of one layout only, or that create the tables themselves.
+ONE_LAYOUT: Final = {"docs/quickstart.md", "docs/from-pgqueuer.md", "docs/layouts.md"}
+# Blocks that cannot run, in all pages together.
+NOT_RUN_AT_MOST: Final = 5
+
+RUN: Final = [page for page in PAGES if page not in ELSEWHERE and blocks_of(page)]
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What pages export, and where they work, ends with them."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    db_settings.cache_clear()
+
+
+class Names(dict[str, Any]):
+    """What docs/guides/index.md says that the snippets of all pages have, and tools for checks."""
+
+    def __init__(self, dsn: str, connection: Any, pool: Any) -> None:
+        driver = AsyncpgDriver(connection)
+        super().__init__(
+            __name__="page",
+            asyncio=asyncio,
+            dsn=dsn,
+            connection=connection,
+            pool=pool,
+            driver=driver,
+            queries=Queries(driver),
+            pgq=PgQueuer(driver),
+            Job=pgq_fast.Job,
+            PgQueuer=PgQueuer,
+            Queries=Queries,
+            drain=self.drain,
+        )
+
+    async def drain(self, pgq: PgQueuer | None = None) -> None:
+        """Run the handlers of *pgq*, by default of the page's, until the queue is empty."""
+        pgq = pgq or self["pgq"]
+        worker = PgQueuer(AsyncpgPoolDriver(self["pool"]), resources=pgq.resources)
+        worker.qm.entrypoint_registry.update(pgq.qm.entrypoint_registry)
+        await worker.run(mode=QueueExecutionMode.drain)
+
+
+@pytest_asyncio.fixture
+async def names(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
+    page = request.node.callspec.params["page"]
+    dsn = request.getfixturevalue("dsn" if page == "docs/quickstart.md" else "queue_dsn")
+    monkeypatch.setenv("PGQUEUER_DSN", dsn)
+    async with asyncpg.create_pool(dsn, min_size=0) as pool:
+        connection = await asyncpg.connect(dsn)
+        try:
+            yield Names(dsn, connection, pool)
+        finally:
+            await connection.close()
+
+
+@pytest.mark.layouts("compat")
+@pytest.mark.parametrize("page", RUN)
+@pytest.mark.usefixtures("layout")
+async def test_a_page(page: str, names: Names, tmp_path: Path) -> None:
+    await Page(page, tmp_path, names, names["connection"]).run()
+
+
+@pytest.mark.layouts("lease")
+@pytest.mark.parametrize("page", [page for page in RUN if page not in ONE_LAYOUT])
+@pytest.mark.usefixtures("layout")
+async def test_a_page_on_the_lease_layout(page: str, names: Names, tmp_path: Path) -> None:
+    await Page(page, tmp_path, names, names["connection"]).run()
+
+
+def test_few_blocks_cannot_run() -> None:
+    reasons = [block.reason for page in PAGES for block in blocks_of(page) if block.reason]
+    assert len(reasons) <= NOT_RUN_AT_MOST, reasons
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+    nav = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]
+
+    def leaves(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield f"docs/{entry}"
+        else:
+            for each in entry.values() if isinstance(entry, dict) else entry:
+                yield from leaves(each)
+
+    assert sorted(leaves(nav)) == PAGES
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of *page* as the links name them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[-\s]+", "-", heading) for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    here = ROOT / page
+    text = re.sub(r"^```.*?^```$", "", here.read_text(), flags=re.DOTALL | re.MULTILINE)
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (here.parent / path) if path else here
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def documented() -> set[str]:
+    """Qualified names of everything that the API pages show."""
+    found = set()
+    for page in (DOCS / "api").glob("*.md"):
+        for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+            try:
+                module = importlib.import_module(path)
+            except ModuleNotFoundError:
+                owner, _, name = path.rpartition(".")
+                module, names = importlib.import_module(owner), [name]
+            else:
+                names = list(getattr(module, "__all__", vars(module)))
+            found |= {f"{module.__name__}.{name}" for name in names if hasattr(module, name)}
+            found |= {
+                f"{value.__module__}.{value.__qualname__}"
+                for name in names
+                if inspect.isclass(value := getattr(module, name, None))
+                or inspect.isfunction(value)
+            }
+    return found
+
+
+def test_every_public_name_has_its_place_in_the_api_pages() -> None:
+    shown = documented()
+    index = (DOCS / "api/index.md").read_text()
+    missing = []
+    for name in (*pgq_fast.__all__, "install_as_pgqueuer", "__impl__", "__version__"):
+        value = getattr(pgq_fast, name)
+        qualified = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', name)}"
+        if qualified not in shown and f"pgq_fast.{name}" not in (index if name[0] == "_" else ""):
+            missing.append(name)
+        assert f"{name}`" in index
+    assert missing == []
+
+
+def test_every_error_has_its_remedy() -> None:
+    from pgq_fast import errors
+
+    page = (DOCS / "troubleshooting.md").read_text()
+    names = [
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.PgqException)
+    ]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_tests_that_the_pages_name_exist() -> None:
+    missing = []
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
+            path = ROOT / file
+            if not path.exists() or (name and f"def {name}(" not in path.read_text()):
+                missing.append(f"{page}: {file}::{name}")
+    assert missing == []

@@ -31,8 +31,17 @@ ELSEWHERE: Final = {
     "docs/cli.md",
     *(f"docs/guides/{name}.md" for name in ("logging", "mcp", "metrics", "tracing")),
 }
-# Pages that tell of one layout only, or that create the tables themselves.
-ONE_LAYOUT: Final = {"docs/quickstart.md", "docs/from-pgqueuer.md", "docs/layouts.md"}
+# Pages about what each layout does in a way of its own; the others are run on one.
+BOTH_LAYOUTS: Final = {
+    "docs/operations.md",
+    *(
+        f"docs/guides/{name}.md"
+        for name in (
+            "cancellation", "completion", "concurrency", "deferred", "durability", "enqueueing",
+            "failures", "heartbeat", "inspection", "names", "retention", "transactions",
+        )
+    ),
+}  # fmt: skip
 # Blocks that cannot run, in all pages together.
 NOT_RUN_AT_MOST: Final = 5
 
@@ -78,11 +87,17 @@ class Names(dict[str, Any]):
         await worker.run(mode=QueueExecutionMode.drain)
 
 
+@pytest.fixture
+def page_dsn(page: str, request: pytest.FixtureRequest) -> str:
+    """A database with a queue; for a page that installs it, without one."""
+    dsn: str = request.getfixturevalue("dsn" if page == "docs/quickstart.md" else "queue_dsn")
+    os.environ["PGQUEUER_DSN"] = dsn
+    return dsn
+
+
 @pytest_asyncio.fixture
-async def names(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
-    page = request.node.callspec.params["page"]
-    dsn = request.getfixturevalue("dsn" if page == "docs/quickstart.md" else "queue_dsn")
-    monkeypatch.setenv("PGQUEUER_DSN", dsn)
+async def names(page_dsn: str) -> AsyncIterator[Names]:
+    dsn = page_dsn
     async with asyncpg.create_pool(dsn, min_size=0) as pool:
         connection = await asyncpg.connect(dsn)
         try:
@@ -93,13 +108,13 @@ async def names(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.layouts("compat")
 @pytest.mark.parametrize("page", RUN)
-@pytest.mark.usefixtures("layout")
+@pytest.mark.usefixtures("layout", "environment")
 async def test_a_page(page: str, names: Names, tmp_path: Path) -> None:
     await Page(page, tmp_path, names, names["connection"]).run()
 
 
 @pytest.mark.layouts("lease")
-@pytest.mark.parametrize("page", [page for page in RUN if page not in ONE_LAYOUT])
+@pytest.mark.parametrize("page", [page for page in RUN if page in BOTH_LAYOUTS])
 @pytest.mark.usefixtures("layout")
 async def test_a_page_on_the_lease_layout(page: str, names: Names, tmp_path: Path) -> None:
     await Page(page, tmp_path, names, names["connection"]).run()

@@ -39,6 +39,9 @@ COMPILED := $(KERNELS:.pyx=$(EXT_SUFFIX))
 # What changes the compiled result without changing a file.
 VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 
+# The tests start many short processes, which would compile every module anew each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-c test-python test-oldest-pg lint docs build python clean FORCE
 
 help:

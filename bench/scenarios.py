@@ -64,6 +64,8 @@ FAST: Final = 100_000
 SINGLE: Final = 8_000
 SINGLE_TOGETHER: Final = 40_000
 HUGE: Final = 1_000_000
+# So many that 32 connections which begin cold, with small batches, are warm for most of it.
+MANY: Final = 1_500_000
 LONG_LIST: Final = 5_000
 WAITS: Final = 300
 
@@ -264,7 +266,10 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
         Scenario(
             "lease-workers",
             "drain, no-op handler, lease layout: 32 workers against 2 in one process",
-            {"2": [LEASE_TWO], "32": [lease("drain", 3 * FAST, consumers=32)]},
+            {
+                "2": [lease("drain", MANY, consumers=2)],
+                "32": [lease("drain", MANY, consumers=32)],
+            },
             [
                 Target("rate", "32", "2", at_least=0.7),
                 Target("deadlocks", "32", at_most=0),

@@ -209,6 +209,21 @@ class MigrationLapsedError(MigrationError):
         )
 
 
+class NamesTooLongError(PgqException, ValueError):
+    """Two objects would have one name, as PostgreSQL keeps no more than 63 bytes of each.
+
+    Attributes:
+        names: The two.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        super().__init__(
+            f"{' and '.join(names)} are one name for PostgreSQL, which keeps 63 bytes: choose a "
+            "shorter prefix (PGQUEUER_PREFIX), or shorter names of tables"
+        )
+
+
 class InvalidJobError(PgqException, ValueError):
     """A job that cannot be enqueued as given; nothing was sent to the server."""
 
@@ -264,6 +279,66 @@ class ConnectionLostError(PgqException, ConnectionError):
 
     Whether the statement took effect is unknown: it may have committed just before.
     """
+
+
+class DashboardError(PgqException):
+    """Base of the errors of the web dashboard."""
+
+
+class UnprotectedDashboardError(DashboardError, RuntimeError):
+    """The dashboard was to be reachable from other machines without a login.
+
+    Args:
+        host: The address it was to listen on.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"the dashboard does not listen on {host} without a login: set PGQUEUER_WEB_USER and "
+            "PGQUEUER_WEB_PASSWORD, or PGQUEUER_WEB_TOKEN, or listen on 127.0.0.1"
+        )
+        self.host = host
+
+
+class IncompleteLoginError(DashboardError, ValueError):
+    """A login was given in part."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a login of the dashboard takes both PGQUEUER_WEB_USER and PGQUEUER_WEB_PASSWORD, and "
+            "none of them empty: set the other one too, or neither"
+        )
+
+
+class UnreadableQueueError(DashboardError, TypeError):
+    """The dashboard was given something that is not on tables."""
+
+    def __init__(self, queries: object) -> None:
+        super().__init__(
+            f"the dashboard reads the tables of a queue, which {type(queries).__name__} does not "
+            "have: set app.state.pgq_queries to a pgq_fast.queries.Queries before the first request"
+        )
+
+
+class SlowReadError(DashboardError):
+    """A look at the queue took too long and was given up.
+
+    Args:
+        timeout: How long it was waited for.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        super().__init__(
+            f"the database did not answer within {timeout.total_seconds():g} seconds: try again "
+            "when it is less busy, or with narrower filters"
+        )
+
+
+class InvalidCursorError(DashboardError, ValueError):
+    """An address of a page does not say where the page begins."""
+
+    def __init__(self) -> None:
+        super().__init__("this address is not one of the dashboard's: start from the first page")
 
 
 class MissingImplementationError(PgqException, ImportError):

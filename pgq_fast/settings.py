@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AliasChoices, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pgq_fast.errors import NamesTooLongError
 from pgq_fast.types import Channel
 
 POLL_INTERVAL: Final = 1.0
@@ -34,6 +35,20 @@ ObjectName: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(\.{
 ChannelName: TypeAlias = Annotated[
     Channel, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 ]
+
+
+NAME_BYTES: Final = 63
+"""What PostgreSQL keeps of a name; it drops the rest with a notice."""
+
+
+def _require_distinct(*names: str) -> None:
+    kept: dict[str, str] = {}
+    for name in names:
+        # Names are ASCII, see ObjectName.
+        key = name.rpartition(".")[2].lower()[:NAME_BYTES]
+        if key in kept:
+            raise NamesTooLongError(kept[key], name)
+        kept[key] = name
 
 
 def add_prefix(string: str) -> str:
@@ -319,14 +334,18 @@ class DBSettings(BaseSettings):
 
     @functools.cached_property
     def lease_names(self) -> LeaseNames:
-        """The names of what only the lease layout has, made from those of the other objects."""
+        """The names of what only the lease layout has, made from those of the other objects.
+
+        Raises:
+            NamesTooLongError: Two of them are the same for PostgreSQL.
+        """
         names = self.qualified
 
         def bare(name: str) -> str:
             return name.rpartition(".")[2]
 
         queue, log = bare(names.queue_table), bare(names.queue_table_log)
-        return LeaseNames(
+        own = LeaseNames(
             ids_sequence=f"{names.queue_table}_ids",
             ready_table=f"{names.queue_table}_ready",
             deferred_table=f"{names.queue_table}_deferred",
@@ -353,14 +372,26 @@ class DBSettings(BaseSettings):
             work_trigger=f"{bare(self.trigger)}_work",
             end_trigger=f"{bare(self.trigger)}_end",
         )
+        _require_distinct(
+            names.queue_table,
+            names.queue_table_log,
+            names.statistics_table,
+            names.schedules_table,
+            *dataclasses.astuple(own),
+        )
+        return own
 
     @functools.cached_property
     def migration_names(self) -> MigrationNames:
-        """The names of what a migration between the layouts needs, made from the others."""
+        """The names of what a migration between the layouts needs, made from the others.
+
+        Raises:
+            NamesTooLongError: Two of them are the same for PostgreSQL.
+        """
         names = self.qualified
         queue, log = names.queue_table, names.queue_table_log
         bare = queue.rpartition(".")[2]
-        return MigrationNames(
+        own = MigrationNames(
             migration_table=f"{queue}_migration",
             changes_table=f"{queue}_changes",
             staged_table=f"{queue}_staged",
@@ -378,6 +409,8 @@ class DBSettings(BaseSettings):
             ready_copy_index=f"{bare}_ready_copy_idx",
             deferred_copy_index=f"{bare}_deferred_copy_idx",
         )
+        _require_distinct(queue, log, *dataclasses.astuple(own))
+        return own
 
     @functools.cached_property
     def statements(self) -> dict[tuple[str, tuple[str | int, ...]], str]:

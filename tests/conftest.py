@@ -50,6 +50,7 @@ IMPL_AGNOSTIC = {
     "scheduler",
     "schema",
     "tracing",
+    "web",
 }
 # What differs between a connection and a pool, transactions and statements side by side, is tested
 # on both layouts in these modules, and in all others on one.
@@ -58,6 +59,7 @@ POOL_MODULES = {
     "test_coalesced_enqueue",
     "test_enqueue",
     "test_lease_enqueue",
+    "test_liveness",
     "test_owned_connections",
     "test_wakeups",
 }

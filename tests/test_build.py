@@ -147,7 +147,9 @@ def sources(package: str, *suffixes: str) -> set[str]:
     }
 
 
-PYTHON_FILES = sources("pgq_fast", ".py", ".sql", "py.typed")
+# The dashboard ships its pages and all that they load.
+WEB_FILES = sources("pgq_fast/web", ".html", ".js", ".css", ".svg", ".txt")
+PYTHON_FILES = sources("pgq_fast", ".py", ".sql", "py.typed") | WEB_FILES
 KERNEL_STUBS = sources("pgq_fast_ext", ".py", ".pyi", "py.typed")
 KERNEL_SOURCES = sources("pgq_fast_ext", ".pyx", ".pxd")
 

@@ -404,7 +404,7 @@ WATCHED = {
     "enqueue": ("INSERT", "ready"),
     "claim": ("INSERT", "lease"),
     "heartbeat": ("UPDATE OF heartbeat", "lease"),
-    "success": ("INSERT", "log_batches"),
+    "success": ("INSERT", "log_batches", "WHEN (new.status = 'successful')"),
     "other end": ("INSERT", "log_entries"),
 }
 
@@ -417,10 +417,10 @@ async def watch_commits(tables: Tables) -> None:
         " INSERT INTO seen VALUES (TG_ARGV[0], current_setting('synchronous_commit'));"
         " RETURN NULL; END $$"
     )
-    for number, (what, (event, table)) in enumerate(WATCHED.items()):
+    for number, (what, (event, table, *when)) in enumerate(WATCHED.items()):
         await tables.rows(
             f"CREATE TRIGGER note_{number} AFTER {event} ON pgqueuer_{table}"
-            f" FOR EACH ROW EXECUTE FUNCTION note('{what}')"
+            f" FOR EACH ROW {' '.join(when)} EXECUTE FUNCTION note('{what}')"
         )
 
 

@@ -13,8 +13,12 @@ from pydantic_settings import BaseSettings
 
 from pgq_fast.mcp.settings import McpSettings
 from pgq_fast.settings import ConnectionSettings, DBSettings
+from pgq_fast.web.settings import WebSettings
 from support.doc_blocks import ROOT
 
+VARIABLE = re.compile(r"\b(?:PGQUEUER|PGQ_FAST|PGQ_TEST)_[A-Z_]*[A-Z]\b")
+# Beginnings of names, and the pattern of a comment.
+PREFIXES = {"PGQUEUER_MCP", "PGQUEUER_WEB", "PGQUEUER_X"}
 PAGE = (ROOT / "docs/configuration.md").read_text()
 
 
@@ -51,13 +55,13 @@ def rows(section: str) -> dict[str, list[str]]:
         ("Connection", ConnectionSettings),
         ("Queue", DBSettings),
         ("MCP server", McpSettings),
+        ("Web dashboard", WebSettings),
     ],
 )
 def test_every_setting(
     section: str, model: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PGQUEUER_LAYOUT",):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("PGQUEUER_LAYOUT", raising=False)
     table = rows(section)
     assert list(table) == list(model.model_fields)
     defaults = model()
@@ -71,7 +75,9 @@ def test_every_variable_that_the_code_reads() -> None:
     sources = [*(ROOT / "pgq_fast").rglob("*.py"), ROOT / "setup.py", ROOT / "tests/conftest.py"]
     read = set()
     for source in sources:
-        read |= set(re.findall(r"\b(?:PGQUEUER|PGQ_FAST|PGQ_TEST)_[A-Z_]*[A-Z]\b", source.read_text()))
+        read |= set(
+            re.findall(r"\b(?:PGQUEUER|PGQ_FAST|PGQ_TEST)_[A-Z_]*[A-Z]\b", source.read_text())
+        )
     # A prefix, and the pattern of a comment.
     prefixes = {"PGQUEUER_MCP", "PGQUEUER_X"}
     assert sorted(name for name in read - prefixes if f"`{name}`" not in PAGE) == []

@@ -28,8 +28,7 @@ PAGES: Final = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")
 
 # Their programs are run in the folders of what they are about.
 ELSEWHERE: Final = {
-    "docs/cli.md",
-    *(f"docs/guides/{name}.md" for name in ("logging", "mcp", "metrics", "tracing")),
+    *(f"docs/guides/{name}.md" for name in ("dashboard", "logging", "mcp", "metrics", "tracing")),
 }
 # Pages about what each layout does in a way of its own; the others are run on one.
 BOTH_LAYOUTS: Final = {

@@ -10,6 +10,7 @@ import pytest
 
 from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder
 from pgq_fast.db import SyncPsycopgDriver
+from pgq_fast.errors import NamesTooLongError
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.schema import Plan, ddl, manage
 from pgq_fast.schema.statements import run_async, run_sync
@@ -44,6 +45,21 @@ SETTINGS = {
     "long-prefix": lease(prefix="x" * 40),
     **{level.value: lease(durability=level) for level in Durability},
 }
+
+
+@pytest.mark.parametrize("length", [42, 60])
+def test_names_that_postgresql_would_cut_to_the_same_are_refused(
+    length: int, driver: SyncPsycopgDriver, dsn: str
+) -> None:
+    before = schema_dump(dsn)
+    with pytest.raises(NamesTooLongError, match="choose a shorter prefix") as caught:
+        run_sync(driver, manage.install(lease(prefix="x" * length)))
+    first, second = caught.value.names
+    assert first != second
+    assert first[:63] == second[:63]
+    assert schema_dump(dsn) == before
+
+
 OWN_TABLES = ("ready", "deferred", "lease", "held", "dedupe", "waiting")
 
 

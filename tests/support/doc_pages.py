@@ -7,7 +7,7 @@ What a page may have:
   before it and those that docs/guides/index.md gives to all pages;
 - a ``sql`` block, sent to the queue's database;
 - a ``sh`` block, run line by line; see :meth:`Page.shell`;
-- a comment ``<!-- check ... -->``: Python that is not shown, to see that what is shown did its work;
+- a comment ``<!-- check ... -->``: Python that is not shown, to see that what is shown works;
 - a comment ``<!-- not run: REASON -->`` right before a block that cannot run.
 """
 
@@ -173,7 +173,8 @@ class Page:
         try:
             main()
         except SystemExit as end:
-            assert not end.code, f"pgq {' '.join(arguments)} ended with exit code {end.code}"
+            if end.code:
+                raise AssertionError(f"pgq {arguments} ended with exit code {end.code}") from end
         finally:
             sys.argv = original
             os.environ.clear()

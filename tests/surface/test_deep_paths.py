@@ -38,11 +38,13 @@ HOMES = {
     "adapters.inmemory.queries": "memory",
     "adapters.persistence.qb": "builders",
     "adapters.persistence.queries": "queries",
+    "adapters.web": "web",
+    "adapters.web.sse": "web.sse",
 }
 
 
 # Only programs import these, and may need more than the package itself.
-PROGRAMS = {"adapters.cli.cli"}
+PROGRAMS = {"adapters.cli.cli", "adapters.web", "adapters.web.sse"}
 
 
 @pytest.mark.parametrize(("deep", "home"), HOMES.items())

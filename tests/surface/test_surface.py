@@ -22,6 +22,7 @@ WHOLE_MODULES = (
     "queries",
     "sm",
     "types",
+    "web",
 )
 
 # Modules of which the documentation uses or returns these names.
@@ -62,6 +63,7 @@ DOCUMENTED = {
         "collect_metrics",
         "prometheus_format",
     ),
+    "adapters.web.sse": ("Broadcaster",),
     "ports": ("RepositoryPort",),
     "ports.driver": ("Driver", "SyncDriver", "ListenerRemover"),
     "ports.tracing": ("TRACER", "set_tracing_class"),
@@ -85,6 +87,11 @@ DEVIATIONS: dict[tuple[str, str], str] = {
         "QueueManager.run()": ("", "qm"),
     }.items()
     for module in modules
+}
+
+DEVIATIONS |= {
+    ("web", call): "further arguments, by keyword only: who gets in, and what is allowed"
+    for call in ("create_web_app", "create_web_router")
 }
 
 MODULES = [*((name, ()) for name in WHOLE_MODULES), *DOCUMENTED.items()]

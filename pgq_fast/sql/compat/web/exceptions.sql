@@ -1,0 +1,1 @@
+-- include common/web/parts/exceptions table={queue_table_log}

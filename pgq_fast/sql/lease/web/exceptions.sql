@@ -1,0 +1,1 @@
+-- include common/web/parts/exceptions table={log_entries_table}

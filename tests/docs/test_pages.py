@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +15,12 @@ from typing import Any, Final
 import asyncpg
 import pytest
 import pytest_asyncio
+import typer.main
 import yaml
 
 import pgq_fast
 from pgq_fast import AsyncpgDriver, AsyncpgPoolDriver, PgQueuer, Queries
+from pgq_fast.cli.app import app
 from pgq_fast.settings import db_settings
 from pgq_fast.types import QueueExecutionMode
 from support.doc_blocks import ROOT
@@ -161,6 +164,36 @@ def test_links_lead_somewhere(page: str) -> None:
         target = (here.parent / path) if path else here
         if not target.exists() or (anchor and anchor not in anchors(target)):
             wrong.append(link)
+    assert wrong == []
+
+
+def shown_commands(page: str) -> Iterator[list[str]]:
+    """The words of each ``pgq`` command line that *page* shows, in blocks and within the text."""
+    text = (ROOT / page).read_text()
+    lines = re.findall(r"^(?: {4}|\$ )?(pgq (?!= ).*)$", text, re.MULTILINE)
+    lines += [span for span in re.findall(r"`(pgq [^`\n]+)`", text) if "..." not in span]
+    for line in lines:
+        yield shlex.split(line.replace("\\", ""), comments=True)[1:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_options_exist(page: str) -> None:
+    program = typer.main.get_command(app)
+    wrong = []
+    for words in shown_commands(page):
+        own = words[: words.index("--")] if "--" in words else words
+        command, known = program, set()
+        for word in own:
+            known |= {
+                name for each in command.params for name in (*each.opts, *each.secondary_opts)
+            }
+            # An option's value is no command, and neither is what stands for one in capitals.
+            if word in getattr(command, "commands", {}):
+                command = command.commands[word]
+            elif word.startswith("-") and word not in known:
+                wrong.append(" ".join(words))
+        if command is program and not any(word.isupper() or word[0] in "-[" for word in own):
+            wrong.append(" ".join(words))
     assert wrong == []
 
 

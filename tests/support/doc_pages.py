@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from pgq_fast.settings import db_settings
@@ -80,8 +81,9 @@ class Page:
         self.folder = folder
         self.names = names
         self.database = database
-        self.output = ""
         self.files: set[str] = set()
+        # Modules of the same names that were there before.
+        self.hidden: dict[str, ModuleType] = {}
         names["page"] = self
 
     async def run(self) -> None:
@@ -99,6 +101,7 @@ class Page:
             sys.path.remove(str(self.folder))
             for name in self.files:
                 sys.modules.pop(name.removesuffix(".py"), None)
+            sys.modules.update(self.hidden)
         unused = [name for name in self.files if not self._is_used(name)]
         assert not unused, f"{self.page} shows {unused} and runs none of them"
 
@@ -114,6 +117,9 @@ class Page:
         if block.file is not None:
             (self.folder / block.file).write_text(block.code)
             self.files.add(block.file)
+            stem = block.file.removesuffix(".py")
+            if (hidden := sys.modules.pop(stem, None)) is not None:
+                self.hidden[stem] = hidden
             importlib.invalidate_caches()
         elif block.kind == "sh":
             await self.shell(block.code)

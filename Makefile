@@ -75,7 +75,7 @@ lint: $(VENV)/.lint $(VENV)/.kernels
 
 # Every warning is an error: a link that leads nowhere, a name that is not there.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir site
 
 build: $(VENV)/.kernels
 

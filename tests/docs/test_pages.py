@@ -24,7 +24,7 @@ from pgq_fast.cli.app import app
 from pgq_fast.settings import db_settings
 from pgq_fast.types import QueueExecutionMode
 from support.doc_blocks import ROOT
-from support.doc_pages import Page, blocks_of
+from support.doc_pages import EXTRAS, Page, blocks_of
 
 DOCS: Final = ROOT / "docs"
 PAGES: Final = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
@@ -195,6 +195,27 @@ def test_commands_and_options_exist(page: str) -> None:
         if command is program and not any(word.isupper() or word[0] in "-[" for word in own):
             wrong.append(" ".join(words))
     assert wrong == []
+
+
+def test_extras_that_are_shown_exist() -> None:
+    named = {
+        (page, extra)
+        for page in PAGES
+        for extras in re.findall(r"\bpgq-fast\[([\w,-]+)\]", (ROOT / page).read_text())
+        for extra in extras.split(",")
+    }
+    assert {("docs/quickstart.md", "asyncpg"), ("docs/guides/dashboard.md", "web")} <= named
+    assert {each for each in named if each[1] not in EXTRAS} == set()
+
+
+def test_variables_that_are_shown_are_explained() -> None:
+    explained = (DOCS / "configuration.md").read_text()
+    named = {
+        (page, name)
+        for page in PAGES
+        for name in re.findall(r"\b(?:PGQUEUER|PGQ_FAST)_[A-Z_]*[A-Z]\b", (ROOT / page).read_text())
+    }
+    assert {each for each in named if f"`{each[1]}" not in explained} == set()
 
 
 def documented() -> set[str]:

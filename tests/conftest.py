@@ -77,6 +77,10 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in the background like this, and so would all programs be that
+        # tests start, which are to end by Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _combination(item: pytest.Item) -> tuple[str | None, str | None]:

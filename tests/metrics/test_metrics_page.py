@@ -51,7 +51,10 @@ def running(folder: Path, *command: str, dsn: str, port: int) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
 
 
 def free_port() -> int:
@@ -89,8 +92,9 @@ async def test_the_programs(make_driver: MakeDriver, queue_dsn: str, page: Path)
     with running(page, "-m", "pgq_fast", "run", "worker:main", dsn=queue_dsn, port=port):
 
         async def all_acknowledged() -> bool:
-            found = await answer(port)
-            return found.value("pgqueuer_worker_acknowledged_jobs_total") == 3
+            # The endpoint is there before the worker is.
+            samples = (await answer(port)).samples
+            return samples.get(("pgqueuer_worker_acknowledged_jobs_total", frozenset())) == 3
 
         await eventually(all_acknowledged)
 

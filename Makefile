@@ -5,6 +5,7 @@
 #   make test                      the test suite: compiled, pure Python, and on the oldest PostgreSQL
 #   make test ARGS='-k enqueue'    ... a part of it
 #   make lint                      ruff, mypy --strict, import-linter
+#   make docs                      the documentation, into site/
 #   make clean                     remove what make created
 #
 # PYTHON=python3.13 make test      chooses the interpreter; 3.11 or newer
@@ -41,7 +42,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-c test-python test-oldest-pg lint build python clean FORCE
+.PHONY: help demo test test-c test-python test-oldest-pg lint docs build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -72,6 +73,10 @@ lint: $(VENV)/.lint $(VENV)/.kernels
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
+# Every warning is an error: a link that leads nowhere, a name that is not there.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir site
+
 build: $(VENV)/.kernels
 
 # The interpreter of the environment, for scripts.
@@ -79,7 +84,7 @@ python:
 	@echo $(RUN)
 
 clean:
-	rm -rf .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	    .import_linter_cache .hypothesis .benchmarks
 	rm -f pgq_fast_ext/*.so pgq_fast_ext/*.pyd pgq_fast_ext/*.c pgq_fast_ext/*.html
 	find pgq_fast pgq_fast_ext tests bench examples -name __pycache__ -prune -exec rm -rf {} + \
@@ -113,6 +118,11 @@ $(VENV)/.test: $(VENV)/.created pyproject.toml
 $(VENV)/.lint: $(VENV)/.test
 	@echo 'installing pgq_fast[lint]'
 	@$(INSTALL) '.[lint]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created pyproject.toml
+	@echo 'installing pgq_fast[docs]'
+	@$(INSTALL) '.[docs]'
 	@touch $@
 
 # Rebuilt when a source or a setting changed, or when a compiled kernel is missing.

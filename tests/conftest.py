@@ -39,6 +39,7 @@ HERE = Path(__file__).parent
 # them: running them for both implementations tells nothing new.
 IMPL_AGNOSTIC = {
     "cli",
+    "docs",
     "examples",
     "fleet",
     "insights",

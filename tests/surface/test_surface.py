@@ -68,24 +68,31 @@ DOCUMENTED = {
 }
 
 # Where this package differs on purpose: (module, fact), and why.
-DEVIATIONS: dict[tuple[str, str], str] = {
-    (module, f"{driver}()"): "further arguments, by keyword only: poolers in transaction mode"
-    for driver, modules in {
-        "AsyncpgDriver": ("", "db"),
-        "AsyncpgPoolDriver": ("", "db"),
-        "PsycopgDriver": ("", "db"),
-        "SyncPsycopgDriver": ("db",),
-    }.items()
-    for module in modules
-} | {
-    (module, call): "batch_size defaults to None: the size tunes itself"
-    for call, modules in {
-        "run": ("",),
-        "PgQueuer.run()": ("", "applications"),
-        "QueueManager.run()": ("", "qm"),
-    }.items()
-    for module in modules
-}
+DEVIATIONS: dict[tuple[str, str], str] = (
+    {
+        (module, f"{driver}()"): "further arguments, by keyword only: poolers in transaction mode"
+        for driver, modules in {
+            "AsyncpgDriver": ("", "db"),
+            "AsyncpgPoolDriver": ("", "db"),
+            "PsycopgDriver": ("", "db"),
+            "SyncPsycopgDriver": ("db",),
+        }.items()
+        for module in modules
+    }
+    | {
+        (module, call): "batch_size defaults to None: the size tunes itself"
+        for call, modules in {
+            "run": ("",),
+            "PgQueuer.run()": ("", "applications"),
+            "QueueManager.run()": ("", "qm"),
+        }.items()
+        for module in modules
+    }
+    | {
+        (module, "InMemoryQueries.install()"): "takes what Queries.install() takes"
+        for module in ("", "adapters.inmemory")
+    }
+)
 
 MODULES = [*((name, ()) for name in WHOLE_MODULES), *DOCUMENTED.items()]
 IDS = [name or "pgq_fast" for name, _ in MODULES]

@@ -70,24 +70,31 @@ DOCUMENTED = {
 }
 
 # Where this package differs on purpose: (module, fact), and why.
-DEVIATIONS: dict[tuple[str, str], str] = {
-    (module, f"{driver}()"): "further arguments, by keyword only: poolers in transaction mode"
-    for driver, modules in {
-        "AsyncpgDriver": ("", "db"),
-        "AsyncpgPoolDriver": ("", "db"),
-        "PsycopgDriver": ("", "db"),
-        "SyncPsycopgDriver": ("db",),
-    }.items()
-    for module in modules
-} | {
-    (module, call): "batch_size defaults to None: the size tunes itself"
-    for call, modules in {
-        "run": ("",),
-        "PgQueuer.run()": ("", "applications"),
-        "QueueManager.run()": ("", "qm"),
-    }.items()
-    for module in modules
-}
+DEVIATIONS: dict[tuple[str, str], str] = (
+    {
+        (module, f"{driver}()"): "further arguments, by keyword only: poolers in transaction mode"
+        for driver, modules in {
+            "AsyncpgDriver": ("", "db"),
+            "AsyncpgPoolDriver": ("", "db"),
+            "PsycopgDriver": ("", "db"),
+            "SyncPsycopgDriver": ("db",),
+        }.items()
+        for module in modules
+    }
+    | {
+        (module, call): "batch_size defaults to None: the size tunes itself"
+        for call, modules in {
+            "run": ("",),
+            "PgQueuer.run()": ("", "applications"),
+            "QueueManager.run()": ("", "qm"),
+        }.items()
+        for module in modules
+    }
+    | {
+        (module, "InMemoryQueries.install()"): "takes what Queries.install() takes"
+        for module in ("", "adapters.inmemory")
+    }
+)
 
 DEVIATIONS |= {
     ("web", call): "further arguments, by keyword only: who gets in, and what is allowed"

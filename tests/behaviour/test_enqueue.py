@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,11 @@ from behaviour.helpers import Enqueue, Tables
 from pgq_fast.db import AsyncpgDriver, PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.errors import DuplicateJobError, InvalidJobError
 from pgq_fast.queries import Queries, SyncQueries
-from pgq_fast.settings import Layout
+from pgq_fast.repository import EntrypointExecutionParameter
+from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.types import QueueEntrypoint, QueueManagerId
+from support.drivers import MakeDriver
+from support.layouts import queries_of
 
 pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 
@@ -92,6 +97,46 @@ async def test_deferred(enqueue: Enqueue, tables: Tables, count: int) -> None:
     assert stored == [
         (job_id, delay or timedelta(0)) for job_id, delay in zip(ids, delays, strict=True)
     ]
+
+
+@pytest.mark.impl_agnostic
+async def test_a_day_of_a_delay_has_24_hours(
+    make_driver: MakeDriver, queue_dsn: str, queue_settings: DBSettings, tables: Tables
+) -> None:
+    """Whatever the session's time zone makes of days on which clocks change."""
+    await tables.rows(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(),"
+        " 'Europe/Berlin'); END $$"
+    )
+    queries = queries_of(await make_driver("asyncpg", queue_dsn), queue_settings)
+    # Over one change of clocks at least, whatever the day of the test.
+    delays = [timedelta(days=days) for days in (90, 180, 270)]
+
+    async def waits() -> list[timedelta]:
+        return list(await tables.rows("SELECT execute_after - created FROM pgqueuer ORDER BY id"))
+
+    for delay in delays:
+        await queries.enqueue("e", None, execute_after=delay)
+        await queries.enqueue("e", None, execute_after=delay, dedupe_key=f"{delay}")
+    assert await waits() == [delay for delay in delays for _ in range(2)]
+    for count in (3, 450):
+        await queries.clear_queue()
+        names: list[str] = ["e"] * count
+        await queries.enqueue(
+            names, [None] * count, [0] * count, execute_after=[*delays * (count // 3)]
+        )
+        assert await waits() == delays * (count // 3)
+    await queries.clear_queue()
+
+    await queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    limits = {QueueEntrypoint("e"): EntrypointExecutionParameter(0)}
+    owner = QueueManagerId(uuid.uuid4())
+    jobs = await queries.dequeue(3, limits, owner, None, timedelta(days=1))
+    for job, delay in zip(jobs, delays, strict=True):
+        await queries.retry_job(job, delay, None)
+    left = await tables.rows("SELECT execute_after - now() FROM pgqueuer ORDER BY id")
+    for wait, delay in zip(left, delays, strict=True):
+        assert delay - timedelta(minutes=5) < wait <= delay
 
 
 # -- Dedupe keys ------------------------------------------------------------------------------

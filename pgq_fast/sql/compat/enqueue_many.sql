@@ -11,7 +11,9 @@ input AS MATERIALIZED (
 inserted AS (
     INSERT INTO {queue_table} AS job
         (id, priority, entrypoint, payload, execute_after, dedupe_key, headers, status)
-    SELECT id, priority, entrypoint, payload, now() + delay, dedupe_key, headers, 'queued'
+    SELECT id, priority, entrypoint, payload,
+        (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
+        dedupe_key, headers, 'queued'
     FROM input
     -- [skip
     -- The predicate of the partial unique index: PostgreSQL finds the index by it.

@@ -8,7 +8,7 @@ WITH inserted AS (
     )
     VALUES (
         -- [extras
-        now() + $4::interval, $5::text, $6::text::jsonb,
+        (now() AT TIME ZONE 'UTC' + $4::interval) AT TIME ZONE 'UTC', $5::text, $6::text::jsonb,
         -- extras]
         $1::text, $2::bytea, $3::int, 'queued'
     )

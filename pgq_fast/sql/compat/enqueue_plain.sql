@@ -8,7 +8,7 @@ WITH inserted AS (
     )
     SELECT
         -- [extras
-        now() + job.delay, job.headers,
+        (now() AT TIME ZONE 'UTC' + job.delay) AT TIME ZONE 'UTC', job.headers,
         -- extras]
         job.entrypoint, job.payload, job.priority, 'queued'
     FROM unnest(

@@ -10,7 +10,9 @@ wish AS MATERIALIZED (
 ),
 retried AS (
     UPDATE {queue_table} AS job
-    SET status = 'queued', execute_after = now() + wish.delay, attempts = job.attempts + 1,
+    SET status = 'queued', execute_after =
+        (now() AT TIME ZONE 'UTC' + wish.delay) AT TIME ZONE 'UTC',
+        attempts = job.attempts + 1,
         updated = now(), queue_manager_id = NULL, slot = NULL
     FROM wish
     WHERE job.id = ANY($1::bigint[]) AND job.id = wish.id

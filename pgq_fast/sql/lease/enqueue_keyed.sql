@@ -15,6 +15,8 @@ INSERT INTO {ready_table}
 INSERT INTO {deferred_table}
 -- later]
     (id, priority, entrypoint, payload, execute_after, dedupe_key, headers)
-SELECT job_id, priority, entrypoint, $2::bytea, now() + $4::interval, key, $6::text::jsonb
+SELECT job_id, priority, entrypoint, $2::bytea,
+    (now() AT TIME ZONE 'UTC' + $4::interval) AT TIME ZONE 'UTC',
+    key, $6::text::jsonb
 FROM keyed
 RETURNING id

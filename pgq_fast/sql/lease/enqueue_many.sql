@@ -39,7 +39,9 @@ job AS (
 stored_now AS (
     INSERT INTO {ready_table}
         (id, priority, entrypoint, payload, execute_after, dedupe_key, headers)
-    SELECT id, priority, entrypoint, payload, now() + delay, dedupe_key, headers
+    SELECT id, priority, entrypoint, payload,
+        (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
+        dedupe_key, headers
     FROM job
     -- [deferred
     WHERE delay <= interval '0'
@@ -50,7 +52,9 @@ stored_now AS (
 stored_later AS (
     INSERT INTO {deferred_table}
         (id, priority, entrypoint, payload, execute_after, dedupe_key, headers)
-    SELECT id, priority, entrypoint, payload, now() + delay, dedupe_key, headers
+    SELECT id, priority, entrypoint, payload,
+        (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
+        dedupe_key, headers
     FROM job
     WHERE delay > interval '0'
     RETURNING id

@@ -12,7 +12,7 @@ INSERT INTO {deferred_table} (
 )
 VALUES (
     -- [extras
-    now() + $4::interval, $5::text::jsonb,
+    (now() AT TIME ZONE 'UTC' + $4::interval) AT TIME ZONE 'UTC', $5::text::jsonb,
     -- extras]
     $1::text, $2::bytea, $3::int
 )

@@ -85,7 +85,9 @@ again AS (
     INSERT INTO {ready_table} (
         id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     )
-    SELECT id, priority, attempts + 1, created, now() + delay, entrypoint, dedupe_key, payload,
+    SELECT id, priority, attempts + 1, created,
+        (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
+        entrypoint, dedupe_key, payload,
         headers
     FROM job
     WHERE status = 'queued' AND delay <= interval '0'
@@ -94,7 +96,9 @@ later AS (
     INSERT INTO {deferred_table} (
         id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     )
-    SELECT id, priority, attempts + 1, created, now() + delay, entrypoint, dedupe_key, payload,
+    SELECT id, priority, attempts + 1, created,
+        (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
+        entrypoint, dedupe_key, payload,
         headers
     FROM job
     WHERE status = 'queued' AND delay > interval '0'

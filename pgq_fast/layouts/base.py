@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 from pgq_fast.models import Job, TracebackRecord
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
@@ -45,22 +44,71 @@ class Rejected(NamedTuple):
     reason: str
 
 
-@dataclasses.dataclass(slots=True)
 class Claim:
-    """What one claim brought: jobs in the order in which to start them."""
+    """What one claim brought: jobs in the order in which to start them.
 
-    jobs: list[Job]
-    rejected: list[Rejected] = dataclasses.field(default_factory=list)
-    more: bool = False
-    """Whether some were left although the number wanted was not reached: for their size, or
-    because a claim has a largest number."""
-    known: bool = False
-    """Whether jobs among them may be running here already: others took this worker for dead, or it
-    did so itself."""
-    full: bool = False
-    """Whether another claim is likely to bring jobs right now; set by the worker."""
-    since: float = 0.0
-    """When it was asked for, on this process's monotonic clock; set by the worker."""
+    A layout may leave the jobs to be made when they are first asked for: by then a worker has sent
+    its next claim, and the server is at work meanwhile.
+
+    Args:
+        jobs: The jobs.
+        rejected: Rows that are no jobs.
+        more: See below.
+        known: See below.
+
+    Attributes:
+        found: How many jobs and rejected rows it are, before any are taken out.
+        rejected: Rows that are no jobs.
+        more: Whether some were left although the number wanted was not reached: for their size, or
+            because a claim has a largest number.
+        known: Whether jobs among them may be running here already: others took this worker for
+            dead, or it did so itself. Only true once the jobs were asked for.
+        full: Whether another claim is likely to bring jobs right now; set by the worker.
+        since: When it was asked for, on this process's monotonic clock; set by the worker.
+    """
+
+    __slots__ = ("_jobs", "_unread", "found", "full", "known", "more", "rejected", "since")
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        rejected: Sequence[Rejected] = (),
+        more: bool = False,
+        known: bool = False,
+    ) -> None:
+        self._jobs = jobs
+        self._unread: Callable[[Claim], list[Job]] | None = None
+        self.rejected = list(rejected)
+        self.found = len(jobs) + len(rejected)
+        self.more = more
+        self.known = known
+        self.full = False
+        self.since = 0.0
+
+    @classmethod
+    def unread(cls, found: int, more: bool, read: Callable[[Claim], list[Job]]) -> Self:
+        """A claim of *found* jobs, which *read* makes; it may set ``known`` too."""
+        claim = cls([], more=more)
+        claim.found = found
+        claim._unread = read
+        return claim
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs.
+
+        Raises:
+            MalformedRowError: They cannot be read, see the layout.
+        """
+        if self._unread is not None:
+            read, self._unread = self._unread, None
+            self._jobs = read(self)
+        return self._jobs
+
+    @jobs.setter
+    def jobs(self, jobs: list[Job]) -> None:
+        self._unread = None
+        self._jobs = jobs
 
 
 class Rest(NamedTuple):

@@ -208,7 +208,7 @@ class CompatLayout:
                 return None
             raise
         found = read_claim(rows, owner)
-        found.more = found.more or len(found.jobs) + len(found.rejected) >= LARGEST_CLAIM
+        found.more = found.more or found.found >= LARGEST_CLAIM
         self._size = size_class(rows[0][2])
         return found
 
@@ -256,7 +256,7 @@ class CompatLayout:
             return Claim([])
         # Its own too, if it is late with its heartbeats.
         claim.known = stale_after is not None
-        full = len(claim.jobs) + len(claim.rejected) >= batch_size or claim.more
+        full = claim.found >= batch_size or claim.more
         if self._by_due_time:
             # More are due than one claim takes: the order of all of them counts again.
             self._by_due_time = not full

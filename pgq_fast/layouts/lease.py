@@ -7,6 +7,7 @@ The statements are in ``sql/lease``; here is which of them are sent, and when.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,9 @@ claimed, or an old transaction keeps the dead from being forgotten."""
 FRONT_SHARE: Final = 10
 """Claims from the front, which alone see what has come back or is more urgent, take at most about
 one part in so many of a worker's time."""
+
+LEASE_COLUMNS: Final = 11
+"""Columns of a claim's answer with a lease and its jobs; the others are about the claim."""
 
 TURNS_FROM: Final = 200
 """Jobs of a claim that takes turns with those of other workers: the server lets a few of these run
@@ -142,16 +146,16 @@ class LeaseLayout:
             self._seats = Int8Array(limits.values()) if limited else None
         await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
-        full = len(claim.jobs) >= batch_size or claim.more
+        full = claim.found >= batch_size or claim.more
         # Jobs that are there need not wait for this, unless the worker never comes to rest.
-        at_once = not claim.jobs or full or time.monotonic() >= self._next_rescue
+        at_once = not claim.found or full or time.monotonic() >= self._next_rescue
         if stale_after is not None and not at_once:
             self._put_off = stale_after
         elif stale_after is not None:
             rescued = await self._look_for_stale(stale_after, self._names)
-            if rescued and not claim.jobs:
+            if rescued and not claim.found:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
-                full = len(claim.jobs) >= batch_size or claim.more
+                full = claim.found >= batch_size or claim.more
         if not full:
             self._full_claims = 0
         else:
@@ -188,19 +192,19 @@ class LeaseLayout:
             self._claimed_from_front >= ONWARD_FROM or self._front_is_slow
         )
         claim = await self._claim_from(onward, batch_size, owner, max_bytes, ending, budget)
-        full = len(claim.jobs) >= batch_size or claim.more
+        full = claim.found >= batch_size or claim.more
         # All seats are taken now: that so few jobs came does not mean that the line has ended.
         seated = self._seats is not None and not self._short
         if not onward:
-            if claim.jobs or not seated:
+            if claim.found or not seated:
                 self._front_is_slow = self._took > SLOW_CLAIM
             self._next_from_front = began + FRONT_SHARE * self._took
         if full or seated:
-            self._claimed_from_front += len(claim.jobs)
+            self._claimed_from_front += claim.found
         elif onward:
             # The end of the line. Whatever is left is at its front.
             self._next_from_front = 0.0
-            if not claim.jobs:
+            if not claim.found:
                 return await self._next(batch_size, owner, max_bytes, (), budget)
             claim.more = True
         elif not self._front_is_slow:
@@ -249,7 +253,7 @@ class LeaseLayout:
             if not no_turn:
                 break
             await asyncio.sleep(random.uniform(0, pause))
-        return Claim([]) if rows is None else self._read(rows, owner)
+        return Claim([]) if rows is None else self._look_at(rows, owner)
 
     async def _send_claim(
         self,
@@ -309,31 +313,36 @@ class LeaseLayout:
             return constraint_of(error) == index
         return state == DEADLOCK_DETECTED and self._seats is not None
 
-    def _read(self, rows: Sequence[Row], owner: QueueManagerId) -> Claim:
-        """The leases of a claim's rows.
+    def _look_at(self, rows: Sequence[Row], owner: QueueManagerId) -> Claim:
+        """The claim of *rows*, whose jobs are made when they are asked for."""
+        found, more = 0, False
+        places: dict[QueueEntrypoint, tuple[int, int]] = {}
+        for row in rows:
+            more, size, short, count, rank, last_id, _ = row[LEASE_COLUMNS:]
+            self._size = size_class(size)
+            self._short = short
+            if count:
+                found += count
+                # Of a limited entrypoint each job is a lease of its own.
+                name = QueueEntrypoint(bytes(row[1]).decode(errors="replace"))
+                places[name] = max((rank, last_id), places.get(name, FRONT))
+        self._places.update(places)
+        return Claim.unread(
+            found, more or found >= LARGEST_CLAIM, functools.partial(self._read, rows, owner)
+        )
+
+    def _read(self, rows: Sequence[Row], owner: QueueManagerId, claim: Claim) -> list[models.Job]:
+        """The jobs of *rows*, of whose leases this takes note.
 
         Raises:
             MalformedRowError: The driver did not return what the statement selects.
         """
-        claim = Claim([])
-        places: dict[QueueEntrypoint, tuple[int, int]] = {}
-        for (
-            number,
-            entrypoint,
-            slot,
-            *columns,
-            due,
-            payloads,
-            headers,
-            more,
-            size,
-            short,
-            _,
-        ) in rows:
-            self._size = size_class(size)
-            self._short = short
+        everything: list[models.Job] = []
+        for number, entrypoint, slot, *columns, due, payloads, headers in (
+            row[:LEASE_COLUMNS] for row in rows
+        ):
             if number is None:
-                return claim
+                break
             try:
                 picked_at, ids, priorities, attempts, created = map(bytes, columns)
                 jobs, job_ids = codec.build_leased_jobs(
@@ -356,20 +365,13 @@ class LeaseLayout:
                     f"the answer to a claim cannot be read: {error}; see whether the driver "
                     "returns bytea unchanged"
                 ) from error
-            last = jobs[-1]
-            lease = Lease(number, last.entrypoint, cast("list[JobId]", job_ids), attempts)
+            lease = Lease(number, jobs[-1].entrypoint, cast("list[JobId]", job_ids), attempts)
             if self._leases.add(lease):
                 claim.known = True
-            # Of a limited entrypoint each job is a lease of its own.
-            place = (~last.priority, last.id)
-            places[last.entrypoint] = max(place, places.get(last.entrypoint, FRONT))
-            claim.jobs += jobs
-            claim.more = more
-        self._places.update(places)
-        claim.more = claim.more or len(claim.jobs) >= LARGEST_CLAIM
+            everything += jobs
         if len(rows) > 1:
-            claim.jobs.sort(key=lambda job: (-job.priority, job.id))
-        return claim
+            everything.sort(key=lambda job: (-job.priority, job.id))
+        return everything
 
     async def rescue(self, stale_after: timedelta, entrypoints: Sequence[QueueEntrypoint]) -> int:
         """Put back the jobs of leases without a heartbeat for *stale_after*; how many."""

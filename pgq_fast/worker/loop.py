@@ -224,7 +224,7 @@ class Worker:
                 await wait_for_event(self.wake, RECONNECT_PAUSE)
                 continue
             self.acks.set_patient(claim.full and not self.wake_at_delete)
-            if claim.full and self._may_claim_ahead(len(claim.jobs)):
+            if claim.full and self._may_claim_ahead(claim.found):
                 self.wake.clear()
                 self.upcoming = self.loop.create_task(self._claim(self.pace.size))
                 # The first turn runs the task, the second sends what it wrote.
@@ -288,10 +288,7 @@ class Worker:
             self.next_rescue = 0.0
             return None
         claim.since = now
-        found = len(claim.jobs) + len(claim.rejected)
-        claim.full = found >= wanted or (found > 0 and claim.more)
-        if claim.known:
-            claim.jobs = self._without_own(claim.jobs)
+        claim.full = claim.found >= wanted or (claim.found > 0 and claim.more)
         return claim
 
     def _replaces(self, error: BaseException) -> bool:
@@ -398,10 +395,12 @@ class Worker:
     # -- Jobs ---------------------------------------------------------------------------------
 
     async def _start_all(self, claim: Claim) -> None:
+        jobs = claim.jobs
+        if claim.known:
+            jobs = claim.jobs = self._without_own(jobs)
         for rejected in claim.rejected:
             self.dispatcher.refuse(rejected)
-        began = time.monotonic()
-        last_beat, jobs = claim.since, claim.jobs
+        began, last_beat = time.monotonic(), claim.since
         self.dispatcher.displace(jobs)
         position = 0
         while position < len(jobs):

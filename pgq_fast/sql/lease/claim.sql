@@ -5,7 +5,8 @@
 --
 -- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
 -- there than could be taken, the size of the tables, whether an entrypoint has fewer jobs than could
--- have been taken (where there are limits), and whether this claim had no turn.
+-- have been taken (where there are limits), the number of the lease's jobs and the place of the last,
+-- and whether this claim had no turn.
 --
 -- Where entrypoints have concurrency limits, $8 has them in their order, 0 for none.
 --
@@ -301,6 +302,8 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     false
     -- unlimited]
     AS short,
+    cardinality(ids) AS count, ~priorities[cardinality(ids)] AS last_rank,
+    ids[cardinality(ids)] AS last_id,
     NOT (SELECT mine FROM turn) AS no_turn
 FROM (
     SELECT pg_relation_size('{ready_table}') + pg_relation_size('{lease_table}')

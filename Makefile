@@ -5,6 +5,8 @@
 #   make test                      the test suite: compiled, pure Python, and on the oldest PostgreSQL
 #   make test ARGS='-k enqueue'    ... a part of it
 #   make lint                      ruff, mypy --strict, import-linter
+#   make wheels                    sdist and wheels for each Python found, built, installed and tried
+#   make wheels PYTHONS=/a/python  ... for these interpreters
 #   make clean                     remove what make created
 #
 # PYTHON=python3.13 make test      chooses the interpreter; 3.11 or newer
@@ -41,7 +43,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-c test-python test-oldest-pg lint build python clean FORCE
+.PHONY: help demo test test-c test-python test-oldest-pg lint wheels build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -71,6 +73,10 @@ lint: $(VENV)/.lint $(VENV)/.kernels
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+
+# Nothing of this environment's but the tools is used: wheels are built of the sdist alone.
+wheels: $(VENV)/.wheels
+	$(RUN) .ci/wheels.py $(or $(PYTHONS),--found)
 
 build: $(VENV)/.kernels
 
@@ -113,6 +119,11 @@ $(VENV)/.test: $(VENV)/.created pyproject.toml
 $(VENV)/.lint: $(VENV)/.test
 	@echo 'installing pgq_fast[lint]'
 	@$(INSTALL) '.[lint]'
+	@touch $@
+
+$(VENV)/.wheels: $(VENV)/.created pyproject.toml
+	@echo 'installing pgq_fast[wheels]'
+	@$(INSTALL) '.[wheels]'
 	@touch $@
 
 # Rebuilt when a source or a setting changed, or when a compiled kernel is missing.

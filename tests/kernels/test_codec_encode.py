@@ -48,8 +48,11 @@ def test_ids_that_have_no_text(twin: Twin) -> None:
     for ids in ([1, 2**63], [-(2**63) - 1]):
         with pytest.raises(ValueError, match="does not fit 64 bits"):
             twin.codec.encode_ids(ids)
-    with pytest.raises(TypeError):
-        twin.codec.encode_ids([1, "2"])
+    for mixed in ([1, "2"], [1, None, 2**63]):
+        with pytest.raises(TypeError):
+            twin.codec.encode_ids(mixed)
+    with pytest.raises(ValueError, match="does not fit 64 bits"):
+        twin.codec.encode_ids([2**63, None])
     assert twin.codec.encode_ids((True, 5)) == "{1,5}"
 
 

@@ -42,7 +42,7 @@ def without_debug_information() -> tuple[list[str], list[str]]:
         # Microsoft's compiler writes it to a file of its own.
         return [], []
     # Python's own -g comes first on the command line, and the last one counts. Apple's linker
-    # has no such argument that is not deprecated, and needs none: the information stays in .o files.
+    # needs no such argument: there the information stays in the object files.
     return ["-g0"], ["-Wl,--strip-all"] if sys.platform == "linux" else []
 
 

@@ -197,7 +197,8 @@ def try_wheel(python: Path, wheel: Path, folder: Path, *, pure: bool) -> str:
     scripts = environment / ("Scripts" if sys.platform == "win32" else "bin")
     own = scripts / "python"
     alone: dict[str, str | None] = {
-        **{"PATH": str(scripts), "CC": None, "PYTHONPATH": None, "PGQ_FAST_IMPL": None},
+        "PATH": str(scripts),
+        **dict.fromkeys(("CC", "PYTHONPATH", "PGQ_FAST_IMPL")),
         # What is installed here is not kept.
         "PYTHONDONTWRITEBYTECODE": "1",
     }

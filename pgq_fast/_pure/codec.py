@@ -403,7 +403,7 @@ def encode_ids(ids: Sequence[int]) -> str:
     try:
         numbers = [index(value) for value in ids]
     except TypeError:
-        # Of several values that are wrong the first one counts, as where they are looked at in turn.
+        # Of several values that are wrong the first one counts, as in a look at each in turn.
         if any(not -(2**63) <= index(value) < 2**63 for value in ids):
             raise ValueError("an id does not fit 64 bits") from None
         raise

@@ -53,6 +53,7 @@ def declared(path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.skipif(TWINS == (PURE,), reason="an installation that is declared to have none")
 def test_the_compiled_kernels_are_compiled() -> None:
     (compiled,) = [twin for twin in TWINS if twin.name == "c"]
     for module in (compiled.codec, compiled.notify):

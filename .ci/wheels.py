@@ -1,5 +1,6 @@
 """Builds what is published, for this machine, and tries it: ``python .ci/wheels.py --help``.
 
+0. cibuildwheel.toml, which builds them for all platforms, has wheels for exactly those.
 1. An sdist, compared with the files that git tracks.
 2. From the sdist and nothing else, a wheel for each Python and the pure-Python wheel. On Linux a
    compiled wheel is repaired: it gets the lowest manylinux tag that its symbols allow.
@@ -26,6 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pgq_fast", "pgq_fast_ext")
@@ -38,17 +40,29 @@ KERNEL_SOURCES = (".pyx", ".pxd")
 COMPILED = (".so", ".pyd")
 BUILD_VARIABLES = ("PGQ_FAST_NO_EXTENSIONS", "PGQ_FAST_LINE_TRACING", "PGQ_FAST_SANITIZE")
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "cl", "x86_64-linux-gnu-gcc", "tcc")
+# What cibuildwheel.toml is for.
+PLATFORMS = {
+    ("linux", "x86_64,aarch64"): (
+        *("manylinux_x86_64", "manylinux_aarch64"),
+        *("musllinux_x86_64", "musllinux_aarch64"),
+    ),
+    ("macos", "x86_64,arm64"): ("macosx_x86_64", "macosx_arm64"),
+    ("windows", "AMD64"): ("win_amd64",),
+}
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14", "3.15")
 JOBS = 2000
 # What cibuildwheel.toml installs for the same tests.
 TEST_REQUIREMENTS = ("pytest>=8.2", "hypothesis>=6.100", "httpx>=0.27")
 
 
+Command: TypeAlias = Sequence[str | Path]
+
+
 class CheckFailedError(Exception):
     """A command failed, or something is not as it must be."""
 
 
-def run(command: Sequence[str | Path], *, cwd: Path, **variables: str | None) -> str:
+def run(command: Command, *, cwd: Path, **variables: str | None) -> str:
     """Run *command* in *cwd* with *variables* on top of the environment; None removes one.
 
     Raises:
@@ -89,6 +103,30 @@ def tracked() -> set[str]:
     return set(run(["git", "ls-files", "-z", *PACKAGES], cwd=ROOT).strip("\0").split("\0"))
 
 
+def check_platforms() -> None:
+    """cibuildwheel understands its settings, and makes a wheel of each Python for each platform.
+
+    Raises:
+        CheckFailedError: It does not.
+    """
+    for (platform, archs), tags in PLATFORMS.items():
+        command: Command = [
+            sys.executable,
+            "-m",
+            "cibuildwheel",
+            "--platform",
+            platform,
+            "--archs",
+            archs,
+        ]
+        file = ROOT / "cibuildwheel.toml"
+        options: Command = ["--print-build-identifiers", "--config-file", file, ROOT]
+        found = run([*command, *options], cwd=ROOT).split()
+        expected = [f"cp{version.replace('.', '')}-{tag}" for version in SUPPORTED for tag in tags]
+        if sorted(found) != sorted(expected):
+            raise CheckFailedError(f"cibuildwheel has {found} for {platform}, not {expected}")
+
+
 # ------------------------------------------------------------------------------------ building
 
 
@@ -110,7 +148,7 @@ def build_sdist(output: Path, files: set[str]) -> Path:
 
 def build_wheel(python: Path, sdist: Path, output: Path, variables: Mapping[str, str]) -> Path:
     """The wheel that *python* builds of *sdist*, isolated from everything else."""
-    command = [python, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-deps"]
+    command: Command = [python, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-deps"]
     alone: dict[str, str | None] = {**dict.fromkeys(BUILD_VARIABLES), "CFLAGS": None}
     if sys.platform == "linux":
         # A Python compiled at home has its own folder searched for libraries, here and on every
@@ -204,7 +242,15 @@ def try_wheel(python: Path, wheel: Path, folder: Path, *, pure: bool) -> str:
     }
     if found := [name for name in COMPILERS if shutil.which(name, path=str(scripts))]:
         raise CheckFailedError(f"{found} can be found in {scripts}")
-    pip = [own, "-m", "pip", "--disable-pip-version-check", "install", "--no-compile", "--quiet"]
+    pip: Command = [
+        own,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--no-compile",
+        "--quiet",
+    ]
     # The wheel's dependencies must do without a compiler too.
     requirements = [f"pgq-fast[demo,fastapi] @ {wheel.as_uri()}", *TEST_REQUIREMENTS]
     run([*pip, "--only-binary=:all:", *requirements], cwd=folder, **alone)
@@ -278,6 +324,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pgq-fast-wheels-") as name:
         folder = Path(name)
         try:
+            check_platforms()
             files = tracked()
             sdist = build_sdist(folder, files)
             with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

@@ -6,6 +6,8 @@
 #   make test ARGS='-k enqueue'    ... a part of it
 #   make lint                      ruff, mypy --strict, import-linter
 #   make docs                      the documentation, into site/
+#   make wheels                    sdist and wheels for each Python found, built, installed and tried
+#   make wheels PYTHONS=/a/python  ... for these interpreters
 #   make clean                     remove what make created
 #
 # PYTHON=python3.13 make test      chooses the interpreter; 3.11 or newer
@@ -42,7 +44,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-c test-python test-oldest-pg lint docs build python clean FORCE
+.PHONY: help demo test test-c test-python test-oldest-pg lint docs wheels build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -76,6 +78,10 @@ lint: $(VENV)/.lint $(VENV)/.kernels
 # Every warning is an error: a link that leads nowhere, a name that is not there.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir site
+
+# Nothing of this environment's but the tools is used: wheels are built of the sdist alone.
+wheels: $(VENV)/.wheels
+	$(RUN) .ci/wheels.py $(or $(PYTHONS),--found)
 
 build: $(VENV)/.kernels
 
@@ -123,6 +129,11 @@ $(VENV)/.lint: $(VENV)/.test
 $(VENV)/.docs: $(VENV)/.created pyproject.toml
 	@echo 'installing pgq_fast[docs]'
 	@$(INSTALL) '.[docs]'
+	@touch $@
+
+$(VENV)/.wheels: $(VENV)/.created pyproject.toml
+	@echo 'installing pgq_fast[wheels]'
+	@$(INSTALL) '.[wheels]'
 	@touch $@
 
 # Rebuilt when a source or a setting changed, or when a compiled kernel is missing.

@@ -9,11 +9,15 @@ PGQ_FAST_LINE_TRACING=1
 PGQ_FAST_SANITIZE=address,undefined
     Kernels checked by these sanitizers of the C compiler (gcc and clang). To load the result,
     preload the sanitizer's runtime: ``LD_PRELOAD=$(gcc -print-file-name=libasan.so)``.
+CFLAGS
+    The C compiler's, as usual. With ``-g`` in it the kernels keep their debug information, which
+    makes them six times as large; a Python that was itself compiled with it does not do that.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +35,35 @@ def flag(name: str) -> bool:
     return value == "1"
 
 
+def without_debug_information() -> tuple[list[str], list[str]]:
+    """Arguments of the compiler and of the linker that leave it out, where it is not wanted."""
+    wanted = flag("PGQ_FAST_LINE_TRACING") or "-g" in os.environ.get("CFLAGS", "").split()
+    if wanted or sys.platform == "win32":
+        # Microsoft's compiler writes it to a file of its own.
+        return [], []
+    # Python's own -g comes first on the command line, and the last one counts. Apple's linker
+    # needs no such argument: there the information stays in the object files.
+    return ["-g0"], ["-Wl,--strip-all"] if sys.platform == "linux" else []
+
+
 def extensions() -> list[Extension]:
     """One extension for each ``.pyx``; Cython runs when setuptools builds it."""
     if flag("PGQ_FAST_NO_EXTENSIONS"):
         return []
     macros: list[tuple[str, str | None]] = []
-    arguments: list[str] = []
+    compile_arguments, link_arguments = without_debug_information()
     if flag("PGQ_FAST_LINE_TRACING"):
         macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
     if sanitizers := os.environ.get("PGQ_FAST_SANITIZE"):
-        arguments = [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        compile_arguments = [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        link_arguments = compile_arguments
     return [
         Extension(
             f"{KERNELS}.{source.stem}",
             [f"{KERNELS}/{source.name}"],
             define_macros=macros,
-            extra_compile_args=arguments,
-            extra_link_args=arguments,
+            extra_compile_args=compile_arguments,
+            extra_link_args=link_arguments,
         )
         for source in sorted((ROOT / KERNELS).glob("*.pyx"))
     ]

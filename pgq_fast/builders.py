@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from pgq_fast.schema import ddl, lookups
+from pgq_fast.schema import lookups
 from pgq_fast.settings import DBSettings, QualifiedNames, db_settings
 
 __all__ = ["QueryBuilderEnvironment", "QueryQueueBuilder", "QuerySchedulerBuilder"]
@@ -27,22 +27,32 @@ class QueryBuilderEnvironment:
 
     def build_install_query(self, create_schema: bool = True) -> str:
         """Create all objects, with *create_schema* also ``db_schema``."""
+        from pgq_fast.schema import ddl
+
         return ddl.install_sql(self.settings, create_schema=create_schema)
 
     def build_uninstall_query(self) -> str:
         """Drop all objects."""
+        from pgq_fast.schema import ddl
+
         return ddl.uninstall_sql(self.settings)
 
     def build_alter_durability_query(self) -> Iterator[str]:
         """A statement for each table: logged or unlogged, as the settings have it."""
+        from pgq_fast.schema import ddl
+
         return ddl.alter_durability_sql(self.settings)
 
     def build_optimize_autovacuum_query(self) -> str:
         """Set storage parameters that suit how each table is used."""
+        from pgq_fast.schema import ddl
+
         return ddl.optimize_autovacuum_sql(self.settings)
 
     def build_optimize_autovacuum_rollback_query(self) -> str:
         """Reset those storage parameters."""
+        from pgq_fast.schema import ddl
+
         return ddl.optimize_autovacuum_rollback_sql(self.settings)
 
     def build_has_table_query(self) -> str:

@@ -15,7 +15,6 @@ from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.observer import WorkerObserver
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
-from pgq_fast.schema.lease_tables import lease_tables
 from pgq_fast.settings import DBSettings, Layout, db_settings
 from pgq_fast.worker.context import JobContexts
 from pgq_fast.worker.loop import Worker
@@ -44,6 +43,8 @@ def reject_enqueue_only(driver: object) -> None:
 
 def _required_indexes(settings: DBSettings) -> list[tuple[str, str]]:
     """Tables with the indexes without which a worker would be wrong or slow."""
+    from pgq_fast.schema.lease_tables import lease_tables
+
     if settings.layout is Layout.lease:
         names, tables = settings.lease_names, lease_tables(settings)
         return [
@@ -305,6 +306,8 @@ class QueueManager:
             RuntimeError: They are not there, or not recent enough; the message says what is missing
                 and what to run.
         """
+        from pgq_fast.schema.lease_tables import lease_tables
+
         names = self.queries.qbe.settings
         # Other repositories have no layouts.
         require_layout = getattr(self.queries, "require_layout", None)

@@ -1,6 +1,7 @@
 """``Queries`` and ``SyncQueries``: what producers, workers and tools call.
 
-Each method is one statement, or hands over to the layout and the schema modules.
+Each method is one statement, or hands over to the layout and the schema modules. What manages the
+schema is imported when it is called: most processes never do.
 """
 
 from __future__ import annotations
@@ -35,10 +36,6 @@ from pgq_fast.layouts.lease_jobs import LeaseJobs
 from pgq_fast.layouts.producer import Producer, enqueue_sync, producer_for
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter, check_pruning
-from pgq_fast.schema import layout as layouts
-from pgq_fast.schema import manage
-from pgq_fast.schema.migrate import MigrationProgress, MigrationReport, migrate
-from pgq_fast.schema.planning import Plan
 from pgq_fast.schema.statements import run_async, run_sync
 from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.sql import layout_statement
@@ -48,6 +45,9 @@ from pgq_fast.types import CronEntrypoint, HealthCheckId, QueueEntrypoint, Queue
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
+
+    from pgq_fast.schema.migrate import MigrationProgress, MigrationReport
+    from pgq_fast.schema.planning import Plan
 
 __all__ = ["EntrypointExecutionParameter", "Queries", "SyncQueries", "is_unique_violation"]
 
@@ -183,6 +183,8 @@ class Queries:
 
     async def _raise_layout_mismatch(self, error: Exception) -> None:
         """Raise ``LayoutMismatchError`` if that is why a statement failed with *error*."""
+        from pgq_fast.schema import layout as layouts
+
         mismatch = await layouts.mismatch_behind(error, self.driver, self.qbq.settings)
         if mismatch is not None:
             raise mismatch from error
@@ -221,6 +223,8 @@ class Queries:
         Raises:
             LayoutMismatchError: The tables of the other layout are there; nothing was created.
         """
+        from pgq_fast.schema import manage
+
         await run_async(self.driver, manage.install(self.qbe.settings, create_schema))
 
     async def uninstall(self) -> None:
@@ -229,10 +233,14 @@ class Queries:
         Raises:
             LayoutMismatchError: The tables of the other layout are there; nothing was dropped.
         """
+        from pgq_fast.schema import manage
+
         await run_async(self.driver, manage.uninstall(self.qbe.settings))
 
     async def schema_is_installed(self) -> bool:
         """Whether anything of an installation is there, be it incomplete."""
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.schema_is_installed(self.qbe.settings))
 
     async def installed_layout(self) -> Layout | None:
@@ -241,6 +249,8 @@ class Queries:
         Raises:
             LayoutMismatchError: Those of both are there: a migration is under way.
         """
+        from pgq_fast.schema import layout as layouts
+
         return await run_async(self.driver, layouts.installed_layout(self.qbe.settings))
 
     async def require_layout(self) -> None:
@@ -249,10 +259,14 @@ class Queries:
         Raises:
             LayoutMismatchError: They are not.
         """
+        from pgq_fast.schema import layout as layouts
+
         await run_async(self.driver, layouts.require_layout(self.qbe.settings))
 
     async def plan_upgrade(self) -> Plan:
         """What ``upgrade`` would do now."""
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.plan_upgrade(self.qbe.settings))
 
     @asynccontextmanager
@@ -261,6 +275,8 @@ class Queries:
 
         The lock belongs to a connection: over a pool it protects nothing.
         """
+        from pgq_fast.schema import manage
+
         lock, unlock = manage.lock(self.qbe.settings), manage.unlock(self.qbe.settings)
         await self.driver.execute(lock.sql, *lock.args)
         try:
@@ -275,6 +291,8 @@ class Queries:
             SchemaDriftError: A column has a type that no release gave it.
             LayoutMismatchError: The tables of the other layout are there; nothing was changed.
         """
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.apply_upgrade(self.qbe.settings))
 
     async def upgrade(self) -> None:
@@ -287,6 +305,8 @@ class Queries:
         Args:
             expect: Whether there should be an installation.
         """
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.verify(self.qbe.settings, expect))
 
     async def migrate(
@@ -335,6 +355,8 @@ class Queries:
             MigrationLapsedError: This one was held up for too long.
             OpenTransactionError: The connection has a transaction open.
         """
+        from pgq_fast.schema.migrate import migrate
+
         if isinstance(self.driver, RowDriver) and self.driver.in_transaction():
             raise OpenTransactionError("A migration")
         return await run_async(
@@ -352,42 +374,60 @@ class Queries:
 
     async def alter_durability(self) -> None:
         """Give the installed tables the durability of the settings. Rewrites what changes."""
+        from pgq_fast.schema import manage
+
         await run_async(self.driver, manage.alter_durability(self.qbe.settings))
 
     async def optimize_autovacuum(self) -> None:
         """Have autovacuum follow a busy queue."""
+        from pgq_fast.schema import manage
+
         await run_async(self.driver, manage.optimize_autovacuum(self.qbe.settings))
 
     async def optimize_autovacuum_rollback(self) -> None:
         """Leave autovacuum to the server's settings again."""
+        from pgq_fast.schema import manage
+
         await run_async(self.driver, manage.optimize_autovacuum_rollback(self.qbe.settings))
 
     async def table_has_column(self, table: str, column: str) -> bool:
         """Whether *table* is there and has *column*."""
+        from pgq_fast.schema import manage
+
         return await run_async(
             self.driver, manage.table_has_column(self.qbe.settings, table, column)
         )
 
     async def table_has_index(self, table: str, index: str) -> bool:
         """Whether *table* is there and has *index*."""
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.table_has_index(self.qbe.settings, table, index))
 
     async def has_user_defined_enum(self, key: str, enum: str) -> bool:
         """Whether the enum type *enum* is there and has the label *key*."""
+        from pgq_fast.schema import manage
+
         return await run_async(
             self.driver, manage.has_user_defined_enum(self.qbe.settings, key, enum)
         )
 
     async def has_table(self, table: str) -> bool:
         """Whether *table* is there."""
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.has_table(self.qbe.settings, table))
 
     async def has_function(self, function: str) -> bool:
         """Whether *function* is there."""
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.has_function(self.qbe.settings, function))
 
     async def has_trigger(self, trigger: str) -> bool:
         """Whether *trigger* is there."""
+        from pgq_fast.schema import manage
+
         return await run_async(self.driver, manage.has_trigger(self.qbe.settings, trigger))
 
     # -- Jobs ---------------------------------------------------------------------------------
@@ -968,25 +1008,37 @@ class SyncQueries:
 
     def install(self, create_schema: bool = True) -> None:
         """As :meth:`Queries.install`."""
+        from pgq_fast.schema import manage
+
         run_sync(self.driver, manage.install(self.qbq.settings, create_schema))
 
     def uninstall(self) -> None:
         """As :meth:`Queries.uninstall`."""
+        from pgq_fast.schema import manage
+
         run_sync(self.driver, manage.uninstall(self.qbq.settings))
 
     def upgrade(self) -> None:
         """As :meth:`Queries.upgrade`."""
+        from pgq_fast.schema import manage
+
         run_sync(self.driver, manage.apply_upgrade(self.qbq.settings))
 
     def verify(self, expect: Literal["present", "absent"] = "present") -> list[str]:
         """As :meth:`Queries.verify`."""
+        from pgq_fast.schema import manage
+
         return run_sync(self.driver, manage.verify(self.qbq.settings, expect))
 
     def installed_layout(self) -> Layout | None:
         """As :meth:`Queries.installed_layout`."""
+        from pgq_fast.schema import layout as layouts
+
         return run_sync(self.driver, layouts.installed_layout(self.qbq.settings))
 
     def _raise_layout_mismatch(self, error: Exception) -> None:
+        from pgq_fast.schema import layout as layouts
+
         mismatch = layouts.mismatch_behind_sync(error, self.driver, self.qbq.settings)
         if mismatch is not None:
             raise mismatch from error

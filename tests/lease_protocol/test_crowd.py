@@ -33,7 +33,7 @@ from lease_protocol.members import Member
 from pgq_fast.errors import DuplicateJobError
 from pgq_fast.layouts.base import Outcome, Retry
 from pgq_fast.models import Job
-from pgq_fast.types import JobId
+from pgq_fast.types import JobId, QueueEntrypoint
 
 pytestmark = [
     pytest.mark.layouts("lease"),
@@ -213,7 +213,9 @@ async def drain(member: Member, observer: asyncpg.Connection) -> None:
         [job.id for job in await member.queries.list_failed_jobs()]
     )
     await observer.execute("UPDATE pgqueuer_deferred SET execute_after = now()")
+    # Every lease is stale by this.
+    await member.layout.rescue(-timedelta(days=1), [QueueEntrypoint(name) for name in NAMES])
     async with asyncio.timeout(60):
         while await observer.fetch("SELECT FROM pgqueuer LIMIT 1"):
-            jobs = await member.claim(100, stale_after=-timedelta(days=1), **LIMITS)
+            jobs = await member.claim(100, **LIMITS)
             await member.finish([job.id for job in jobs])

@@ -29,6 +29,7 @@ from web.conftest import MakeClient
 from web.helpers import text
 
 DEADLINE = 30.0
+REPOSITORY = Path(pgq_fast.__file__).parents[1]
 
 
 async def line_with(stream: asyncio.StreamReader, pattern: str) -> re.Match[str]:
@@ -134,6 +135,45 @@ async def test_the_programs_of_the_guide(
         assert (await client.get("/admin/queue/")).status_code == 401
         page = await text(client, "/admin/queue/", headers={"X-Role": "admin"})
         assert 'data-events="/admin/queue/events"' in page
+
+
+async def test_the_commands_of_the_guide(queue_dsn: str, queries: Queries) -> None:
+    page = (REPOSITORY / "docs/guides/dashboard.md").read_text()
+    start, login, actions = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert start.splitlines()[-1].split("#")[0].strip() == "pgq web"
+    await queries.driver.execute(
+        "INSERT INTO pgqueuer (id, priority, status, entrypoint, execute_after)"
+        " VALUES (42, 0, 'failed', 'e', now()), (43, 0, 'failed', 'e', now())"
+    )
+    environment = {
+        **os.environ,
+        "PGQUEUER_DSN": queue_dsn,
+        "PGQUEUER_WEB_PORT": "0",
+        "PGQUEUER_WEB_TOKEN": "t",
+        "TOKEN": "t",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    # What is there already stays: the packages, the database.
+    command = f"{login}\nexec {sys.executable} -m pgq_fast web"
+    server = await asyncio.create_subprocess_exec(
+        "sh", "-ec", command, env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    assert server.stderr is not None
+    try:
+        address = (await line_with(server.stderr, r"http://127\.0\.0\.1:\d+"))[0]
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(address)).status_code == 401
+            assert (await client.get(address, auth=("ada", "..."))).status_code == 200
+        for line in actions.replace("http://127.0.0.1:8080", address).splitlines():
+            curl = await asyncio.create_subprocess_exec(
+                "sh", "-ec", f"{line} --fail --silent --output /dev/null", env=environment
+            )
+            assert await curl.wait() == 0, line
+    finally:
+        server.terminate()
+        await server.wait()
+    ((left,),) = await queries.driver.fetch_rows("SELECT array_agg(id) FROM pgqueuer")
+    assert left == [43]
 
 
 async def test_the_application_brings_all_it_needs(

@@ -268,7 +268,9 @@ async def test_workers_that_start_together_share_the_work(
             await stack.enter_async_context(working(manager))
         await eventually(lambda: sum(len(gate.started) for gate in gates) == len(ids))
         shares = [len(gate.started) for gate in gates]
-        assert min(shares) >= 80, shares
+        # Even would be 100. How large a batch may be depends on how long things take here, so that some
+        # get less; without shares the quickest would have nearly all.
+        assert min(shares) >= 40, shares
         for gate in gates:
             gate.open.set()
         await eventually(lambda: sum(len(gate.ended) for gate in gates) == len(ids))

@@ -268,8 +268,8 @@ async def test_workers_that_start_together_share_the_work(
             await stack.enter_async_context(working(manager))
         await eventually(lambda: sum(len(gate.started) for gate in gates) == len(ids))
         shares = [len(gate.started) for gate in gates]
-        # Even would be 100. How large a batch may be depends on how long things take here, so that some
-        # get less; without shares the quickest would have nearly all.
+        # Even would be 100. How large a batch may be depends on how long things take here, so that
+        # some get less; without shares the quickest would have nearly all.
         assert min(shares) >= 40, shares
         for gate in gates:
             gate.open.set()

@@ -1,24 +1,8 @@
 -- How many jobs there are, each number by looking at $1 at most: as many or more then. $2 entrypoints
 -- are looked at for queued jobs.
 WITH RECURSIVE
-name AS (
-    (
-        SELECT entrypoint, 1 AS n FROM {queue_table}
-        WHERE status = 'queued'
-        ORDER BY entrypoint
-        LIMIT 1
-    )
-    UNION ALL
-    SELECT next.entrypoint, name.n + 1
-    FROM name
-    CROSS JOIN LATERAL (
-        SELECT entrypoint FROM {queue_table}
-        WHERE status = 'queued' AND entrypoint > name.entrypoint
-        ORDER BY entrypoint
-        LIMIT 1
-    ) AS next
-    WHERE name.n < $2::integer
-),
+-- include compat/web/parts/name first='' most=$2
+,
 -- include compat/web/parts/held look=$1
 counted AS (
     SELECT

@@ -1,23 +1,7 @@
 -- The $2 first entrypoints with queued jobs, their jobs by looking at $1 at most of each kind: as
 -- many or more then.
-WITH RECURSIVE name AS (
-    (
-        SELECT entrypoint, 1 AS n FROM {queue_table}
-        WHERE status = 'queued'
-        ORDER BY entrypoint
-        LIMIT 1
-    )
-    UNION ALL
-    SELECT next.entrypoint, name.n + 1
-    FROM name
-    CROSS JOIN LATERAL (
-        SELECT entrypoint FROM {queue_table}
-        WHERE status = 'queued' AND entrypoint > name.entrypoint
-        ORDER BY entrypoint
-        LIMIT 1
-    ) AS next
-    WHERE name.n < $2::integer
-)
+WITH RECURSIVE
+-- include compat/web/parts/name first='' most=$2
 SELECT name.entrypoint, (
         SELECT count(*)
         FROM (

@@ -140,26 +140,7 @@ SELECT EXISTS (SELECT FROM turn) AS mine, (SELECT count(*) FROM found) AS jobs
 -- changed]
 -- [walk
 SELECT EXISTS (SELECT FROM turn) AS mine, count(*) OVER () AS jobs,
-    -- [ready
-    entrypoint, (~priority)::text AS place, id
-FROM found
-ORDER BY entrypoint DESC, ~priority DESC, id DESC
-    -- ready]
-    -- [deferred
-    entrypoint, id,
-    -- Whatever the session's DateStyle; there is no such spelling of infinity.
-    coalesce(
-        nullif(to_char(execute_after AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ''),
-        execute_after::text
-    ) AS place
-FROM found
-ORDER BY entrypoint DESC, execute_after DESC, id DESC
-    -- deferred]
-    -- [held
-    id
-FROM found
-ORDER BY id DESC
-    -- held]
+    -- include migrate/to_compat/reached rows=found
 LIMIT 1
 -- walk]
 -- [rest

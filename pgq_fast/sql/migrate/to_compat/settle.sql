@@ -50,24 +50,5 @@ entered AS (
     ORDER BY created, id
 )
 SELECT EXISTS (SELECT FROM turn) AS mine, count(*) OVER () AS jobs,
-    -- [ready
-    entrypoint, (~priority)::text AS place, id
-FROM batch
-ORDER BY entrypoint DESC, ~priority DESC, id DESC
-    -- ready]
-    -- [deferred
-    entrypoint, id,
-    -- Whatever the session's DateStyle; there is no such spelling of infinity.
-    coalesce(
-        nullif(to_char(execute_after AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ''),
-        execute_after::text
-    ) AS place
-FROM batch
-ORDER BY entrypoint DESC, execute_after DESC, id DESC
-    -- deferred]
-    -- [held
-    id
-FROM batch
-ORDER BY id DESC
-    -- held]
+    -- include migrate/to_compat/reached rows=batch
 LIMIT 1

@@ -6,7 +6,7 @@ Payloads are never printed, only how large they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from enum import Enum
 from typing import Annotated, TypeVar
@@ -62,6 +62,23 @@ def _ask(context: typer.Context, question: Callable[[Queries], Awaitable[T]]) ->
             return await question(queries)
 
     return run_in_loop(asking())
+
+
+def _show(
+    found: Sequence[T],
+    as_json: bool,
+    headers: Sequence[str],
+    row: Callable[[T], Sequence[object]],
+    *,
+    nothing: str,
+) -> None:
+    """Print *found* as JSON or as a table, or that there is *nothing*."""
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(headers, map(row, found))
+    else:
+        typer.echo(nothing)
 
 
 def queue(
@@ -159,67 +176,52 @@ def stale(
     """The longest silent first."""
     silence = timedelta(seconds=threshold)
     jobs = _ask(context, lambda queries: InsightsService(queries).stale_jobs(silence, limit))
-    if as_json:
-        print_json(jobs)
-    elif jobs:
-        print_table(
-            ["ID", "Entrypoint", "Queue manager", "Heartbeat", "Seconds since heartbeat"],
-            [
-                (
-                    job.id,
-                    job.entrypoint,
-                    job.queue_manager_id,
-                    instant(job.heartbeat),
-                    round(job.seconds_since_heartbeat),
-                )
-                for job in jobs
-            ],
-        )
-    else:
-        typer.echo("No stale jobs.")
+    _show(
+        jobs,
+        as_json,
+        ["ID", "Entrypoint", "Queue manager", "Heartbeat", "Seconds since heartbeat"],
+        lambda job: (
+            job.id,
+            job.entrypoint,
+            job.queue_manager_id,
+            instant(job.heartbeat),
+            round(job.seconds_since_heartbeat),
+        ),
+        nothing="No stale jobs.",
+    )
 
 
 def workers(context: typer.Context, as_json: JsonOption = False) -> None:
     """One row a worker."""
     active = _ask(context, lambda queries: InsightsService(queries).active_workers())
-    if as_json:
-        print_json(active)
-    elif active:
-        print_table(
-            ["Queue manager", "Picked jobs", "Oldest heartbeat", "Newest heartbeat", "Entrypoints"],
-            [
-                (
-                    worker.queue_manager_id,
-                    worker.active_jobs,
-                    instant(worker.oldest_heartbeat),
-                    instant(worker.newest_heartbeat),
-                    ", ".join(worker.entrypoints),
-                )
-                for worker in active
-            ],
-        )
-    else:
-        typer.echo("No workers are holding picked jobs.")
+    _show(
+        active,
+        as_json,
+        ["Queue manager", "Picked jobs", "Oldest heartbeat", "Newest heartbeat", "Entrypoints"],
+        lambda worker: (
+            worker.queue_manager_id,
+            worker.active_jobs,
+            instant(worker.oldest_heartbeat),
+            instant(worker.newest_heartbeat),
+            ", ".join(worker.entrypoints),
+        ),
+        nothing="No workers are holding picked jobs.",
+    )
 
 
 def backlog(context: typer.Context, as_json: JsonOption = False) -> None:
     """One row an entrypoint."""
     ages = _ask(context, lambda queries: InsightsService(queries).queue_age())
-    if as_json:
-        print_json(ages)
-    elif ages:
-        print_table(
-            ["Entrypoint", "Queued", "Oldest created", "Oldest age (s)", "Average age (s)"],
-            [
-                (
-                    age.entrypoint,
-                    age.queued_count,
-                    instant(age.oldest_created),
-                    round(age.oldest_age_seconds),
-                    round(age.avg_age_seconds),
-                )
-                for age in ages
-            ],
-        )
-    else:
-        typer.echo("No queued jobs.")
+    _show(
+        ages,
+        as_json,
+        ["Entrypoint", "Queued", "Oldest created", "Oldest age (s)", "Average age (s)"],
+        lambda age: (
+            age.entrypoint,
+            age.queued_count,
+            instant(age.oldest_created),
+            round(age.oldest_age_seconds),
+            round(age.avg_age_seconds),
+        ),
+        nothing="No queued jobs.",
+    )

@@ -253,6 +253,8 @@ async def test_workers_that_start_together_share_the_work(
     managers = [await another() for _ in gates]
     for manager, gate in zip(managers, gates, strict=True):
         manager.entrypoint("e")(gate)
+        # A machine that is busy with something else for a moment must not make batches smaller.
+        manager.held_work = timedelta(minutes=1)
     ids = await put(managers[0], 400)
     together = asyncio.Barrier(len(managers))
     rounds = Counter[QueueManagerId]()
@@ -268,9 +270,7 @@ async def test_workers_that_start_together_share_the_work(
             await stack.enter_async_context(working(manager))
         await eventually(lambda: sum(len(gate.started) for gate in gates) == len(ids))
         shares = [len(gate.started) for gate in gates]
-        # Even would be 100. How large a batch may be depends on how long things take here, so that
-        # some get less; without shares the quickest would have nearly all.
-        assert min(shares) >= 40, shares
+        assert min(shares) >= 80, shares
         for gate in gates:
             gate.open.set()
         await eventually(lambda: sum(len(gate.ended) for gate in gates) == len(ids))

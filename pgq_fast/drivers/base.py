@@ -72,7 +72,8 @@ class Driver(Protocol):
     """An asynchronous connection, or several, to one PostgreSQL database.
 
     Queries use ``$1, $2`` placeholders. Each call commits by itself. A driver never closes what
-    it was given.
+    it was given. A driver that derives from this class must have every method: what it lacks
+    raises ``NotImplementedError`` instead of returning nothing.
     """
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:

@@ -101,8 +101,9 @@ class Claim:
             MalformedRowError: They cannot be read, see the layout.
         """
         if self._unread is not None:
-            read, self._unread = self._unread, None
-            self._jobs = read(self)
+            self._jobs = self._unread(self)
+            # Only now: who asks again after an error must not be told that there are none.
+            self._unread = None
         return self._jobs
 
     @jobs.setter

@@ -7,7 +7,7 @@ import dataclasses
 import uuid
 from collections.abc import AsyncGenerator, Callable, MutableMapping
 from datetime import timedelta
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from pgq_fast import executors, models, tracing, types
 from pgq_fast.drivers.pooling import poll_interval_of
@@ -15,10 +15,13 @@ from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.observer import WorkerObserver
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
-from pgq_fast.settings import DBSettings, Layout, db_settings
+from pgq_fast.settings import db_settings
 from pgq_fast.worker.context import JobContexts
 from pgq_fast.worker.loop import Worker
 from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
+
+if TYPE_CHECKING:
+    from pgq_fast.schema.required import Requirement
 
 __all__ = ["QueueManager"]
 
@@ -39,20 +42,6 @@ def reject_enqueue_only(driver: object) -> None:
     """
     if not hasattr(driver, "add_listener"):
         raise EnqueueOnlyDriverError(driver)
-
-
-def _required_indexes(settings: DBSettings) -> list[tuple[str, str]]:
-    """Tables with the indexes without which a worker would be wrong or slow."""
-    from pgq_fast.schema.lease_tables import lease_tables
-
-    if settings.layout is Layout.lease:
-        names, tables = settings.lease_names, lease_tables(settings)
-        return [
-            (tables.ready.name, names.ready_order_index),
-            (tables.lease.name, names.lease_seat_index),
-        ]
-    log, queue = settings.queue_table_log, settings.queue_table
-    return [(log, f"{log}_job_id_status"), (queue, f"{queue}_picked_slot_idx")]
 
 
 @dataclasses.dataclass
@@ -306,47 +295,36 @@ class QueueManager:
             RuntimeError: They are not there, or not recent enough; the message says what is missing
                 and what to run.
         """
-        from pgq_fast.schema.lease_tables import lease_tables
-
-        names = self.queries.qbe.settings
         # Other repositories have no layouts.
         require_layout = getattr(self.queries, "require_layout", None)
         if require_layout is not None:
             await require_layout()
-        own = [each.name for each in lease_tables(names)] if names.layout is Layout.lease else []
-        for table in (names.queue_table, names.statistics_table, *own):
-            if not await self.queries.has_table(table):
-                raise RuntimeError(
-                    f"The required table '{table}' is missing: run 'pgq install' to create it"
-                )
-        if not await self.queries.has_table(names.queue_table_log):
-            raise RuntimeError(f"The {names.queue_table_log} table is missing: run 'pgq upgrade'")
-        for table, column in (
-            (names.queue_table, "updated"),
-            (names.queue_table, "heartbeat"),
-            (names.queue_table, "queue_manager_id"),
-            (names.queue_table, "execute_after"),
-            (names.queue_table, "headers"),
-            (names.queue_table, "attempts"),
-            (names.queue_table, "slot"),
-            (names.queue_table_log, "traceback"),
-        ):
-            if not await self.queries.table_has_column(table, column):
-                raise RuntimeError(
-                    f"The required column '{column}' is missing in the '{table}' table: "
-                    "run 'pgq upgrade'"
-                )
-        for label in ("canceled", "failed"):
-            if not await self.queries.has_user_defined_enum(label, names.queue_status_type):
-                raise RuntimeError(
-                    f"The {names.queue_status_type} type has no label '{label}': run 'pgq upgrade'"
-                )
-        for table, index in _required_indexes(names):
-            if not await self.queries.table_has_index(table, index):
-                raise RuntimeError(
-                    f"The required index '{index}' is missing in the '{table}' table: "
-                    "run 'pgq upgrade'"
-                )
+        missing = await self._first_missing()
+        if missing is not None:
+            raise RuntimeError(missing.problem)
+
+    async def _first_missing(self) -> Requirement | None:
+        """The first thing that the worker needs and does not find."""
+        from pgq_fast.schema.required import required
+
+        # Of a repository that offers it, one statement instead of one for each.
+        at_once = getattr(self.queries, "first_missing", None)
+        if at_once is not None:
+            missing: Requirement | None = await at_once()
+            return missing
+        for each in required(self.queries.qbe.settings):
+            match each.kind:
+                case "table":
+                    there = await self.queries.has_table(each.owner)
+                case "column":
+                    there = await self.queries.table_has_column(each.owner, each.name)
+                case "index":
+                    there = await self.queries.table_has_index(each.owner, each.name)
+                case "label":
+                    there = await self.queries.has_user_defined_enum(each.name, each.owner)
+            if not there:
+                return each
+        return None
 
     # -- Run ----------------------------------------------------------------------------------
 

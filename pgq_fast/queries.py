@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from pgq_fast.schema.migrate import MigrationProgress, MigrationReport
     from pgq_fast.schema.planning import Plan
+    from pgq_fast.schema.required import Requirement
 
 __all__ = ["EntrypointExecutionParameter", "Queries", "SyncQueries", "is_unique_violation"]
 
@@ -389,6 +390,12 @@ class Queries:
         from pgq_fast.schema import manage
 
         await run_async(self.driver, manage.optimize_autovacuum_rollback(self.qbe.settings))
+
+    async def first_missing(self) -> Requirement | None:
+        """The first thing that a worker needs and this database does not have."""
+        from pgq_fast.schema.required import first_missing
+
+        return await run_async(self.driver, first_missing(self.qbe.settings))
 
     async def table_has_column(self, table: str, column: str) -> bool:
         """Whether *table* is there and has *column*."""

@@ -35,6 +35,8 @@ import_datetime()
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    const int PY_VERSION_HEX
+    void PyObject_GC_UnTrack(object)
     object PyLong_FromLong(long)
     object PyLong_FromLongLong(long long)
     long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
@@ -165,6 +167,11 @@ cdef class _Template:
             "slot": None,
             "headers": None,
         }
+        # A worker has tens of thousands of jobs in hand, and each pass of the collector would look
+        # at every field of each. Copies are as untracked as the original, and Python tracks them as
+        # soon as something is put in that can be part of a cycle; from 3.14 on it no longer does.
+        if PY_VERSION_HEX < 0x030E0000:
+            PyObject_GC_UnTrack(self.fields)
 
     cdef inline int put_counts(self, int32_t priority, int32_t attempts) except -1:
         if priority != self.priority:

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from pgq_fast import models
 from pgq_fast._impl import codec
-from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
+from pgq_fast.drivers.base import Driver, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
@@ -58,8 +58,15 @@ TURNS_FROM: Final = 200
 """Jobs of a claim that takes turns with those of other workers: the server lets a few of these run
 at the same time."""
 
-TURN_PAUSES: Final = (0.002, 0.004, 0.008, 0.016, *[0.032] * 20)
-"""Seconds at most between attempts to get a turn; after the last one it claims in any case."""
+FIRST_PAUSE: Final = 0.002
+"""Seconds between the first attempts to get a turn. Pauses double, and are at least as long as the
+last turn took to come; a random part of up to a half is taken off."""
+
+LONGEST_PAUSE: Final = 0.25
+"""Seconds of a pause at most."""
+
+PATIENCE: Final = 2.0
+"""Seconds of waiting for a turn after which a worker claims without one: who has it may hang."""
 
 RESCUES: Final = 4
 """Looks for stale leases within a heartbeat timeout of a worker that always has a little to do."""
@@ -97,7 +104,7 @@ class LeaseLayout:
         self._waiting = Waiting(driver, settings)
         self._limits: Mapping[QueueEntrypoint, int] = {}
         self._names: list[QueueEntrypoint] = []
-        self._seats: Int8Array | None = None
+        self._seats: str | None = None
         # Where the last claim of each entrypoint ended, as in FRONT.
         self._places: dict[QueueEntrypoint, tuple[int, int]] = {}
         self._claimed_from_front = 0
@@ -109,6 +116,8 @@ class LeaseLayout:
         self._took = 0.0
         self._short = False
         self._size = 0
+        # Seconds until the last claim had its turn, its own time included.
+        self._turn_took = 0.0
         # What the last claim put off until the worker rests, and from when on no longer.
         self._put_off: timedelta | None = None
         self._next_rescue = 0.0
@@ -143,7 +152,7 @@ class LeaseLayout:
             self._limits = limits
             self._names = list(limits)
             limited = budget is not None or any(limit > 0 for limit in limits.values())
-            self._seats = Int8Array(limits.values()) if limited else None
+            self._seats = codec.encode_ids(list(limits.values())) if limited else None
         await self._promotion.promote_due(self._names, self._size)
         claim = await self._next(batch_size, owner, max_bytes, ending, budget)
         full = claim.found >= batch_size or claim.more
@@ -232,17 +241,18 @@ class LeaseLayout:
             self._names,
             owner,
             max_bytes,
-            Int8Array([rank for rank, _ in places]),
-            Int8Array([number for _, number in places]),
+            codec.encode_ids([rank for rank, _ in places]),
+            codec.encode_ids([number for _, number in places]),
             False,
         ]
         if self._seats is not None:
             args.append(self._seats)
         if budget is not None:
             args.append(budget)
-        rows: Sequence[Row] | None = ()
-        for pause in (*TURN_PAUSES, 0.0):
-            args[6] = batch_size >= TURNS_FROM and pause > 0
+        asked = time.monotonic()
+        pause = FIRST_PAUSE
+        while True:
+            args[6] = batch_size >= TURNS_FROM and time.monotonic() - asked < PATIENCE
             rows = await self._send_claim(args, owner, ended, budget is not None)
             if rows is None:
                 break
@@ -252,7 +262,9 @@ class LeaseLayout:
             no_turn = rows[0][-1]
             if not no_turn:
                 break
-            await asyncio.sleep(random.uniform(0, pause))
+            await asyncio.sleep(random.uniform(0.5, 1) * max(pause, self._turn_took))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._turn_took = min(time.monotonic() - asked, LONGEST_PAUSE)
         return Claim([]) if rows is None else self._look_at(rows, owner)
 
     async def _send_claim(
@@ -268,7 +280,10 @@ class LeaseLayout:
             flags += ("limited", "several")
         else:
             flags += ("unlimited", "single" if len(self._names) == 1 else "several")
-        if ended:
+        takes_turn = args[6]
+        if ended or (takes_turn and self._seats is None and self._relaxes(acknowledges=True)):
+            # A large claim is one that ends leases even where there are none: each variant of the
+            # statement would be parsed, and planned several times, by each connection.
             flags += ("ending", self._log_flag)
             numbers = codec.encode_ids([lease.id for lease in ended])
             args = (*args, numbers, *self._log_modes)

@@ -8,6 +8,10 @@ from typing import Final
 FIRST_BATCH: Final = 10
 """Jobs of the first claim, when nothing is known of their handlers yet."""
 
+GROWTH: Final = 4
+"""How many times as large as the last one the next batch is at most. A small claim costs as much as
+a large one, and the first few are planned anew each: the sooner they are over, the better."""
+
 LARGEST_BATCH: Final = 2000
 """Jobs of a claim at most: from here on a statement costs what its rows cost."""
 
@@ -32,7 +36,7 @@ HELD_BATCHES: Final = 2
 class Pace:
     """The size of the next batch.
 
-    A size that was given stays. Otherwise it doubles while starting a batch takes little time and
+    A size that was given stays. Otherwise it grows while starting a batch takes little time and
     jobs end, and is cut to what fits into *held_work* when it takes long. Waiting handlers take no
     time to start and hold no claim back, but before any has ended nothing speaks for larger claims:
     workers that start together share what there is.
@@ -59,7 +63,7 @@ class Pace:
             return
         size = self.size
         if jobs >= size and 2 * ended >= jobs:
-            size = 2 * size
+            size = GROWTH * size
         if seconds * size > self._share * jobs:
             size = int(self._share * jobs / seconds)
         self.size = max(1, min(size, LARGEST_BATCH))

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -42,6 +43,34 @@ async def counted(driver: Any, table: str, column: str) -> int:
         f"SELECT {column} FROM pg_stat_all_tables WHERE relid = {table}"
     )
     return int(number)
+
+
+# -- The first statements of a connection -----------------------------------------------------
+
+
+@one_driver
+async def test_a_worker_starts_with_few_statements(
+    manager: QueueManager, driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fleets are restarted as a whole, and a server is cold for each new connection.
+
+    asyncpg asks it for each type that it does not know, arrays of numbers among them: that costs
+    as much as to claim hundreds of jobs.
+    """
+    asked: list[object] = []
+    statements: list[str] = []
+
+    async def introspect(self: Any, types: object, timeout: float) -> Any:
+        asked.append(types)
+        return await original(self, types, timeout)
+
+    original = asyncpg.Connection._introspect_types
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", introspect)
+    driver._connection.add_query_logger(lambda record: statements.append(record.query))
+    manager.entrypoint("e")(Recorder())
+    await drain(manager)
+    assert asked == []
+    assert len(statements) <= 12, statements
 
 
 # -- Claims with a slow job -------------------------------------------------------------------

@@ -38,7 +38,7 @@ async def test_a_large_claim_waits_for_its_turn_and_a_small_one_does_not(
     queue_settings: DBSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lease, "TURN_PAUSES", [0.01] * 10_000)
+    monkeypatch.setattr(lease, "PATIENCE", 60.0)
     layout = LeaseLayout(driver, queue_settings)
     await queries.enqueue(["e"] * 500, [None] * 500, [0] * 500)
     await take_all_turns(tables)
@@ -55,8 +55,10 @@ async def test_whoever_gets_no_turn_claims_in_the_end(
     queries: Queries,
     tables: Tables,
     queue_settings: DBSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What holds the turns may be anything: two keys of 32 bits belong to nobody."""
+    monkeypatch.setattr(lease, "PATIENCE", 0.2)
     layout = LeaseLayout(driver, queue_settings)
     await queries.enqueue(["e"] * 500, [None] * 500, [0] * 500)
     await take_all_turns(tables)
@@ -70,7 +72,7 @@ async def test_what_rides_on_a_claim_without_a_turn_has_ended(
     queue_settings: DBSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lease, "TURN_PAUSES", [0.01] * 10_000)
+    monkeypatch.setattr(lease, "PATIENCE", 60.0)
     layout = LeaseLayout(driver, queue_settings)
     ids = await queries.enqueue(["e"] * 500, [None] * 500, [0] * 500)
     jobs = (await layout.claim(100, LIMITS, OWNER, None, 2**24)).jobs

@@ -8,6 +8,7 @@ import struct
 import sys
 import tracemalloc
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -135,6 +136,38 @@ def test_memory_does_not_grow(twin: Twin) -> None:
         tracemalloc.stop()
     # One leaked integer a batch would be 320 bytes a round, one leaked buffer far more.
     assert sizes[-1] - sizes[1] < 320, sizes
+
+
+class Keeper:
+    """Something that a handler puts where a payload was."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+
+def test_a_cycle_through_the_fields_of_a_job_is_collected(twin: Twin) -> None:
+    """The compiled twin hides fields from the collector as long as none can be part of a cycle."""
+    raw = record(id=1, payload=b"x", headers=None)
+    for number in range(2):
+        (job,), _ = (
+            twin.codec.build_jobs(Job, raw, OWNER, parse_headers)
+            if number
+            else twin.codec.build_leased_jobs(
+                Job,
+                OWNER,
+                parse_headers,
+                b"e",
+                None,
+                bytes(8),
+                *arrays([(1, 0, 0, 0, 0, b"", None)]),
+            )
+        )
+        job.payload = Keeper(job)
+        kept = weakref.ref(job.payload)
+        del job
+        assert kept() is not None
+        gc.collect()
+        assert kept() is None
 
 
 def test_reference_counts_of_what_comes_in_are_as_before(twin: Twin) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgq_fast.worker.pace import FIRST_BATCH, HELD_BATCHES, HELD_WORK, LARGEST_BATCH, Pace
+from pgq_fast.worker.pace import FIRST_BATCH, GROWTH, HELD_BATCHES, HELD_WORK, LARGEST_BATCH, Pace
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -22,13 +22,13 @@ def test_a_given_size_stays() -> None:
         assert pace.size == 7
 
 
-def test_quick_jobs_double_the_size_up_to_the_largest() -> None:
+def test_quick_jobs_let_the_size_grow_up_to_the_largest() -> None:
     pace = Pace(None)
     sizes = []
     for _ in range(12):
         sizes.append(pace.size)
         pace.started(pace.size, 1e-6 * pace.size, ended=pace.size)
-    assert sizes[:4] == [FIRST_BATCH, 2 * FIRST_BATCH, 4 * FIRST_BATCH, 8 * FIRST_BATCH]
+    assert sizes[:3] == [FIRST_BATCH, GROWTH * FIRST_BATCH, GROWTH**2 * FIRST_BATCH]
     assert pace.size == LARGEST_BATCH
 
 
@@ -38,7 +38,7 @@ def test_while_no_job_ends_the_size_stays() -> None:
         pace.started(pace.size, 1e-5, ended=0)
         assert pace.size == FIRST_BATCH
     pace.started(pace.size, 1e-5, ended=FIRST_BATCH)
-    assert pace.size == 2 * FIRST_BATCH
+    assert pace.size == GROWTH * FIRST_BATCH
 
 
 def test_a_batch_that_was_not_full_is_no_reason_to_grow() -> None:

@@ -35,9 +35,9 @@ wanted AS MATERIALIZED (
         , wanted.seats
         -- limited]
     FROM unnest(
-        (SELECT $2::text[]), (SELECT $5::bigint[]), (SELECT $6::bigint[])
+        (SELECT $2::text[]), (SELECT $5::text::bigint[]), (SELECT $6::text::bigint[])
         -- [limited
-        , (SELECT $8::bigint[])
+        , (SELECT $8::text::bigint[])
         -- limited]
     ) AS wanted (
         entrypoint, rank, id
@@ -59,7 +59,7 @@ wanted AS MATERIALIZED (
             WHERE lease.entrypoint = wanted.entrypoint
             LIMIT 1
         ) AS latest
-        WHERE wanted.id > -9223372036854775808 AND (rank, id) > (wanted.rank, wanted.id)
+        WHERE wanted.id > '-9223372036854775808'::bigint AND (rank, id) > (wanted.rank, wanted.id)
     ) AS latest ON true
     WHERE (SELECT mine FROM turn)
         -- [ending
@@ -272,7 +272,7 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
         ELSE array_send(attempts) END AS attempts,
     CASE WHEN created[1] = ALL(created) THEN array_send(created[1:1])
         ELSE array_send(created) END AS created,
-    CASE WHEN execute_after <> created THEN array_send(execute_after) END AS execute_after,
+    CASE WHEN array_ne(execute_after, created) THEN array_send(execute_after) END AS execute_after,
     array_send(payloads) AS payloads,
     CASE WHEN headers IS NOT NULL THEN array_send(ARRAY(
         SELECT convert_to(header.content::text, 'UTF8')

@@ -18,55 +18,31 @@ is not touched.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import fnmatch
 import json
 import os
-import platform
-import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from facts import gather, print_facts
 from figures import Runs, Spread, Verdict, best, judge, spread
-from measure import PAYLOAD, Database, Figures, Trial, request_line
+from measure import PAYLOAD, Figures, Trial, request_line
+from options import positive_float, positive_int
 from scenarios import GROUPS, Scenario, Side
+from servers import BenchError, new_database, postgres
 
 REPEAT: Final = 3
 QUICK_REPEAT: Final = 1
 QUICK_SCALE: Final = 0.2
 # Jobs of a trial at least, whatever the scale: a median of waits needs some.
 FEWEST: Final = 10
-# Load average a CPU up to which a machine counts as idle.
-IDLE: Final = 0.25
 # Seconds after which a measurement counts as hanging.
 TIMEOUT: Final = 600
-
-PACKAGES: Final = ("pgqueuer", "pgq_fast", "asyncpg", "psycopg", "pydantic", "uvloop")
-
-SERVER_SETTINGS: Final = (
-    "server_version",
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
-    "wal_level",
-    "wal_sync_method",
-    "shared_buffers",
-    "work_mem",
-    "max_wal_size",
-    "checkpoint_timeout",
-    "autovacuum",
-    "jit",
-    "max_connections",
-)
-# Off, they make commits cheaper than they are where data matters.
-DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 
 # How each figure is headed and printed.
 FIGURES: Final = {
@@ -83,95 +59,7 @@ FIGURES: Final = {
 }
 
 
-class BenchError(RuntimeError):
-    """A measurement failed, or cannot be made here."""
-
-
-# ------------------------------------------------------------------------------ where it ran
-
-
-def processor() -> str:
-    """The model of the CPU."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on, the server aside."""
-    return {
-        "cpu": processor(),
-        "cpu_count": os.cpu_count(),
-        "system": platform.platform(),
-        # What else was going on when the run began.
-        "load_average": round(os.getloadavg()[0], 2),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        found[name] = version(name.replace("_", "-"))
-    return found
-
-
-async def query(dsn: str, statement: str, *args: object) -> Any:
-    """One value, or None.
-
-    Raises:
-        BenchError: The server does not answer, or refuses.
-    """
-    import asyncpg
-
-    try:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return await connection.fetchval(statement, *args)
-        finally:
-            await connection.close()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise BenchError(f"cannot use the server: {error}") from error
-
-
-def server(dsn: str) -> dict[str, str]:
-    """Its version and settings."""
-    return {
-        name: asyncio.run(query(dsn, "SELECT current_setting($1)", name))
-        for name in SERVER_SETTINGS
-    }
-
-
-def warnings(facts: dict[str, Any]) -> list[str]:
-    """What to hold against the figures."""
-    found = [
-        f"{name} is off: commits are cheaper here than where data must survive a crash"
-        for name in DURABILITY
-        if facts["server"][name] == "off"
-    ]
-    load, cpus = facts["machine"]["load_average"], facts["machine"]["cpu_count"]
-    if load > IDLE * cpus:
-        found.append(f"the machine is at other work: load {load}, {cpus} CPUs")
-    return found
-
-
 # ------------------------------------------------------------------------------ measuring
-
-
-@contextmanager
-def new_database(dsn: str) -> Iterator[Database]:
-    """An empty database, dropped at the end whoever is still connected."""
-    name = f"pgq_fast_bench_{secrets.token_hex(4)}"
-    asyncio.run(query(dsn, f"CREATE DATABASE {name} TEMPLATE template0"))
-    try:
-        yield Database(dsn, name)
-    finally:
-        asyncio.run(query(dsn, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def run_trial(trial: Trial, dsn: str) -> Figures:
@@ -324,12 +212,8 @@ def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict
 
 def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str) -> dict[str, Any]:
     """Measure and print everything; the same as data."""
-    facts: dict[str, Any] = {"versions": versions(), "machine": machine(), "server": server(dsn)}
-    facts["warnings"] = warnings(facts)
-    for title in ("versions", "machine", "server"):
-        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items()))
-    for warning in facts["warnings"]:
-        print(f"WARNING: {warning}")
+    facts = gather(dsn)
+    print_facts(facts)
     print(
         f"{len(PAYLOAD)} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
         "highest); ratios of medians (lowest to highest ratio of a repeat)\n"
@@ -365,20 +249,6 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
 # ------------------------------------------------------------------------------ the command
 
 
-def positive_int(text: str) -> int:
-    """A number of repeats."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def positive_float(text: str) -> float:
-    """A scale."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
-
-
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -407,20 +277,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.scale is None:
         options.scale = QUICK_SCALE if options.quick else 1.0
     return options
-
-
-@contextmanager
-def postgres(dsn: str | None) -> Iterator[str]:
-    """The user's server, or an embedded one."""
-    from pgq_fast.embedded import embedded_postgres, sigterm_as_exit
-
-    if dsn is None:
-        with embedded_postgres() as own:
-            yield own
-    else:
-        # So that the database of the moment is dropped.
-        with sigterm_as_exit():
-            yield dsn
 
 
 def main() -> int:

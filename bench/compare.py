@@ -3,6 +3,7 @@
     python bench/compare.py                       everything, in twenty minutes or so
     python bench/compare.py --quick               a first impression in about one
     python bench/compare.py --only drain --repeat 5 --json figures.json
+    python bench/compare.py --only drain --compare figures.json    beside that earlier run
 
 Each measurement runs in a process of its own, on uvloop, in a new database with a freshly
 installed schema. The queue tables are ANALYZEd once they are filled, for both libraries, and a
@@ -20,8 +21,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,20 +28,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
+import earlier
+from command import today, typed
 from facts import gather, print_facts
 from figures import Runs, Spread, Verdict, best, judge, spread
-from measure import PAYLOAD, Figures, Trial, request_line
+from measure import PAYLOAD, Figures, Trial
 from options import positive_float, positive_int
 from scenarios import GROUPS, Scenario, Side
-from servers import BenchError, new_database, postgres
+from servers import BenchError, postgres
+from trials import run_trial
 
 REPEAT: Final = 3
 QUICK_REPEAT: Final = 1
 QUICK_SCALE: Final = 0.2
 # Jobs of a trial at least, whatever the scale: a median of waits needs some.
 FEWEST: Final = 10
-# Seconds after which a measurement counts as hanging.
-TIMEOUT: Final = 600
 
 # How each figure is headed and printed.
 FIGURES: Final = {
@@ -60,34 +60,6 @@ FIGURES: Final = {
 
 
 # ------------------------------------------------------------------------------ measuring
-
-
-def run_trial(trial: Trial, dsn: str) -> Figures:
-    """One measurement, in a process of its own."""
-    # Names, schema and connection are chosen here; the user's shell must not.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PGQUEUER_", "PGQ_FAST_"))
-    }
-    # By name, so that kernels that are missing end the run instead of being measured as fast.
-    environment["PGQ_FAST_IMPL"] = trial.implementation
-    environment["PGQUEUER_LAYOUT"] = trial.layout
-    with new_database(dsn) as database:
-        # A process of its own loads one library only, and starts without what others left behind.
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("measure.py"))],
-            input=request_line("measure", trial, database),
-            capture_output=True,
-            env=environment,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip()[-2000:]
-        raise BenchError(f"{trial.package}, {trial.task}, {trial.settings()}: {reason}")
-    figures: Figures = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 def run_group(scenarios: Sequence[Scenario], repeat: int, dsn: str) -> Runs:
@@ -212,7 +184,7 @@ def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict
 
 def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str) -> dict[str, Any]:
     """Measure and print everything; the same as data."""
-    facts = gather(dsn)
+    date, facts = today(), gather(dsn)
     print_facts(facts)
     print(
         f"{len(PAYLOAD)} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
@@ -238,6 +210,9 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
         f"\n{seconds:.0f} s; every job was found where it should be: run once and logged, or queued"
     )
     return {
+        "kind": "compare",
+        "command": typed(),
+        "date": date,
         **facts,
         "repeat": options.repeat,
         "scale": options.scale,
@@ -271,6 +246,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"--repeat {QUICK_REPEAT} --scale {QUICK_SCALE}, where they are not given",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything here as well")
+    parser.add_argument(
+        "--compare",
+        metavar="EARLIER.json",
+        type=Path,
+        help="print the ratio of each figure to that of an earlier run, which --json kept",
+    )
     options = parser.parse_args(arguments)
     if options.repeat is None:
         options.repeat = QUICK_REPEAT if options.quick else REPEAT
@@ -288,15 +269,19 @@ def main() -> int:
             print(f"{scenario.name:15} {scenario.title}")
         return 0 if options.list else 2
     try:
+        # Before hours are spent that it cannot be set beside.
+        before = earlier.read(options.compare) if options.compare else None
         with postgres(options.dsn) as dsn:
             found = compare(options, groups, dsn)
-    except (BenchError, subprocess.TimeoutExpired) as error:
+    except BenchError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
+    if before is not None:
+        earlier.print_beside(found, before, options.compare.name)
     return 0
 
 

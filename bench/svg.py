@@ -1,0 +1,446 @@
+"""Draws a chart as SVG, for pages that are light or dark.
+
+The background is transparent. Colours of lines and bars have a contrast of 3 or more against
+both white and dark pages. Text follows ``prefers-color-scheme``, with 4.5 or more where that is
+the page's own, and 3 where a page is toggled and the browser does not tell its pictures. The same
+chart gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from charts import Chart, Point, Series, shown
+
+WIDTH: Final = 760
+# Estimated width of a character, as part of the size of the font: no font is at hand here.
+CHARACTER: Final = 0.56
+FONT: Final = 13
+TITLE: Final = 16
+MARGIN: Final = 12
+LINE: Final = 20
+BAR: Final = 15
+BAR_GAP: Final = 3
+GROUP_GAP: Final = 11
+PLOT_HEIGHT: Final = 300
+LONGEST_LABEL: Final = 250
+
+# In this order for what has no colour of its own. See the contrast test.
+PALETTE: Final = (
+    "#2f81f7",
+    "#d9630f",
+    "#1f9d5b",
+    "#a065e8",
+    "#e0457b",
+    "#0f95a5",
+    "#968810",
+    "#838a94",
+)
+# The same thing has the same colour in every chart. The first part that a label has counts.
+OWN_COLOURS: Final = (
+    ("lease", PALETTE[0]),
+    ("pgqueuer", PALETTE[1]),
+    ("pgq_fast", PALETTE[2]),
+    ("compat", PALETTE[2]),
+    ("best", PALETTE[0]),
+    ("defaults", PALETTE[7]),
+)
+LIGHT: Final = {"text": "#656c75", "grid": "#d8dce1"}
+DARK: Final = {"text": "#959da8", "grid": "#3d444d"}
+
+STYLE: Final = (
+    "text{{font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;"
+    f"font-size:{FONT}px;fill:{{light[text]}}}}"
+    f".title{{{{font-size:{TITLE}px;font-weight:600}}}}"
+    ".end{{text-anchor:end}}.middle{{text-anchor:middle}}.none{{font-style:italic}}"
+    ".grid{{stroke:{light[grid]}}}.axis,.spread{{stroke:{light[text]};fill:none}}"
+    ".spread{{stroke-width:1.4}}"
+    "@media (prefers-color-scheme:dark){{text{{fill:{dark[text]}}}"
+    ".grid{{stroke:{dark[grid]}}}.axis,.spread{{stroke:{dark[text]}}}}}"
+).format(light=LIGHT, dark=DARK)
+
+# Half the size of a mark; its shape tells lines apart without colours.
+MARK: Final = 4.5
+
+
+def draw(chart: Chart) -> str:
+    """The chart as a document."""
+    body, height = _bars(chart) if chart.categories else _lines(chart)
+    return "\n".join(
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {_n(height)}"'
+            f' width="{WIDTH}" height="{_n(height)}" role="img" aria-labelledby="title desc">',
+            f'<title id="title">{escape(chart.title)}</title>',
+            f'<desc id="desc">{escape(_described(chart))}</desc>',
+            f"<style>{STYLE}</style>",
+            *body,
+            "</svg>\n",
+        )
+    )
+
+
+def _described(chart: Chart) -> str:
+    """All figures in words, for those who do not see the plot."""
+    parts = [f"{chart.y} by {chart.x or 'what was measured'}."]
+    for series in chart.series:
+        points = (f"{_category(point.x)}: {shown(point.median)}" for point in series.points)
+        parts.append(f"{series.label}: {'; '.join(points)}.")
+    parts += [f"{missing.label}: not measured." for missing in chart.missing]
+    return " ".join(parts)
+
+
+# ------------------------------------------------------------------------------ the pieces
+
+
+def _n(value: float) -> str:
+    """A coordinate, short."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _text(x: float, y: float, text: str, kind: str = "") -> str:
+    attribute = f' class="{kind}"' if kind else ""
+    return f'<text x="{_n(x)}" y="{_n(y)}"{attribute}>{escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<path class="{kind}" d="M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}"/>'
+
+
+def _whisker(x1: float, y1: float, x2: float, y2: float) -> str:
+    """From the lowest to the highest, with ends across."""
+    across = 3.5
+    dx, dy = (0.0, across) if y1 == y2 else (across, 0.0)
+    ends = "".join(
+        f"M{_n(x - dx)} {_n(y - dy)}L{_n(x + dx)} {_n(y + dy)}" for x, y in ((x1, y1), (x2, y2))
+    )
+    return f'<path class="spread" d="M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}{ends}"/>'
+
+
+def _mark(number: int, x: float, y: float, colour: str) -> str:
+    """One of four shapes."""
+    size = MARK
+    if number % 4 == 0:
+        return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(size)}" fill="{colour}"/>'
+    corners = {
+        1: ((-size, -size), (size, -size), (size, size), (-size, size)),
+        2: ((0, -1.3 * size), (1.2 * size, size), (-1.2 * size, size)),
+        3: ((0, -1.4 * size), (1.4 * size, 0), (0, 1.4 * size), (-1.4 * size, 0)),
+    }[number % 4]
+    points = " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+    return f'<polygon points="{points}" fill="{colour}"/>'
+
+
+def _wide(text: str, size: int = FONT) -> float:
+    return len(text) * size * CHARACTER
+
+
+def _colours(labels: Sequence[str]) -> dict[str, str]:
+    """The colour of each label: its own where it has one that is free."""
+    chosen: dict[str, str] = {}
+    for label in labels:
+        own = next((colour for part, colour in OWN_COLOURS if part in label), None)
+        if own is not None and own not in chosen.values():
+            chosen[label] = own
+    for label in labels:
+        if label not in chosen:
+            free = [colour for colour in PALETTE if colour not in chosen.values()]
+            chosen[label] = free[0] if free else PALETTE[len(chosen) % len(PALETTE)]
+    return chosen
+
+
+def _title(chart: Chart) -> tuple[list[str], float]:
+    """The title, in as many lines as it needs, and where what follows may begin."""
+    room = (WIDTH - 2 * MARGIN) / (TITLE * CHARACTER)
+    lines = [""]
+    for word in chart.title.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    top = MARGIN + TITLE
+    return (
+        [_text(MARGIN, top + number * LINE, line, "title") for number, line in enumerate(lines)],
+        top + (len(lines) - 1) * LINE + MARGIN,
+    )
+
+
+def _legend(
+    entries: Iterable[tuple[str, str]], top: float, mark: Callable[[int, float, float, str], str]
+) -> tuple[list[str], float]:
+    """What the colours are, in as many rows as it takes, and where what follows may begin."""
+    parts: list[str] = []
+    x, y = float(MARGIN), top + FONT
+    for number, (label, colour) in enumerate(entries):
+        wide = 18 + _wide(label) + 16
+        if x > MARGIN and x + wide > WIDTH - MARGIN:
+            x, y = float(MARGIN), y + LINE
+        parts += [mark(number, x + 6, y - 4.5, colour), _text(x + 18, y, label)]
+        x += wide
+    return parts, y + MARGIN
+
+
+def _square(_number: int, x: float, y: float, colour: str) -> str:
+    return f'<rect x="{_n(x - 6)}" y="{_n(y - 6)}" width="12" height="12" rx="2" fill="{colour}"/>'
+
+
+def _category(x: str | float) -> str:
+    return x if isinstance(x, str) else _short(x)
+
+
+def _short(value: float) -> str:
+    """A number at an axis: 10 k, 2 M."""
+    if value == 0:
+        return "0"
+    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+# ------------------------------------------------------------------------------ axes
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values to positions, linear from 0 or logarithmic."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+    zero: bool = False
+    """Whether a logarithmic scale has a place for 0 before its lowest value."""
+
+    ZERO: Final = 0.12  # noqa: RUF045 - one for all
+
+    def at(self, value: float) -> float:
+        """The position."""
+        if not self.log:
+            share = (value - self.low) / (self.high - self.low)
+        elif value <= 0:
+            share = 0.0
+        else:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+            if self.zero:
+                share = self.ZERO + (1 - self.ZERO) * share
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round values, not too many."""
+        if self.log:
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            steps = (1.0, 2.0, 5.0) if last - first <= 2 else (1.0,)
+            found = [10.0**power * step for power in range(first, last + 1) for step in steps]
+        else:
+            step = _step((self.high - self.low) / 5)
+            found = [self.low + step * n for n in range(math.floor(self._span() / step) + 1)]
+        within = [value for value in found if self.low * 0.999 <= value <= self.high * 1.001]
+        return ([0.0] if self.zero else []) + within
+
+    def _span(self) -> float:
+        return (self.high - self.low) * 1.000001
+
+
+def _step(about: float) -> float:
+    """A step of 1, 2 or 5 times a power of ten, not below *about*."""
+    power = 10.0 ** math.floor(math.log10(about))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= about * 0.999)
+
+
+def _value_scale(values: Sequence[float], start: float, end: float, log: bool) -> Scale:
+    positive = [value for value in values if value > 0]
+    if log and positive:
+        low = 10.0 ** math.floor(math.log10(min(positive)))
+        high = max(positive) * 1.1
+        # Up to the next of 1, 2, 5.
+        high = _step(high)
+        return Scale(low, max(high, 10 * low), start, end, True)
+    high = max(values, default=0.0) or 1.0
+    step = _step(high / 5)
+    return Scale(0.0, step * math.ceil(high / step - 1e-9), start, end, False)
+
+
+# ------------------------------------------------------------------------------ categories
+
+
+def _bars(chart: Chart) -> tuple[list[str], float]:
+    """A group of bars a series; of dots on a logarithmic axis, where bars have no beginning."""
+    names = list(dict.fromkeys(str(p.x) for series in chart.series for p in series.points))
+    colours = _colours(names)
+    parts, y = _title(chart)
+    if len(names) > 1:
+        legend, y = _legend(
+            [(name, colours[name]) for name in names], y, _mark if chart.log_y else _square
+        )
+        parts += legend
+    have = {series.label for series in chart.series}
+    missing = [each for each in chart.missing if each.label not in have]
+    labels = [*have, *(each.label for each in missing)]
+    left = MARGIN + min(LONGEST_LABEL, max(map(_wide, labels), default=0)) + 8
+    values = [v for s in chart.series for p in s.points for v in (p.lowest, p.highest)]
+    # Beside the longest bar there is room for its figure.
+    right = WIDTH - MARGIN - (24 if chart.log_y else 66)
+    scale = _value_scale(values, left, right, chart.log_y)
+    top = y
+    rows: list[str] = []
+    for series in chart.series:
+        draw_group = _dots if chart.log_y else _group
+        group, bottom = draw_group(series, names, colours, scale, y)
+        rows += [*group, *_row_label(series.label, left, (y + bottom) / 2)]
+        y = bottom + GROUP_GAP
+    for each in missing:
+        rows += _row_label(each.label, left, y + BAR / 2)
+        rows.append(_text(left + 5, y + BAR / 2 + 4.5, "not measured", "none"))
+        y += BAR + GROUP_GAP
+    if chart.series:
+        parts += _value_axis_below(scale, top - 4, y - GROUP_GAP + 6, chart.y)
+    y += LINE + LINE
+    return [*parts, *rows], y + MARGIN - 4
+
+
+def _row_label(label: str, right: float, y: float) -> list[str]:
+    """A label left of the bars, in two lines if one is too long."""
+    if _wide(label) <= LONGEST_LABEL:
+        return [_text(right - 8, y + 4.5, label, "end")]
+    half = min(
+        (n for n, letter in enumerate(label) if letter == " "),
+        key=lambda n: abs(n - len(label) / 2),
+        default=len(label),
+    )
+    return [
+        _text(right - 8, y - 3, label[:half], "end"),
+        _text(right - 8, y + 12, label[half:].strip(), "end"),
+    ]
+
+
+def _group(
+    series: Series, _names: Sequence[str], colours: dict[str, str], scale: Scale, y: float
+) -> tuple[list[str], float]:
+    parts = []
+    for point in series.points:
+        wide = max(scale.at(point.median) - scale.start, 1.0)
+        parts.append(
+            f'<rect x="{_n(scale.start)}" y="{_n(y)}" width="{_n(wide)}" height="{BAR}" rx="2"'
+            f' fill="{colours[str(point.x)]}"/>'
+        )
+        end, middle = scale.start + wide, y + BAR / 2
+        if point.lowest != point.highest:
+            parts.append(_whisker(scale.at(point.lowest), middle, scale.at(point.highest), middle))
+            end = max(end, scale.at(point.highest))
+        parts.append(_text(end + 7, middle + 4.5, shown(point.median)))
+        y += BAR + BAR_GAP
+    return parts, y - BAR_GAP
+
+
+def _dots(
+    series: Series, names: Sequence[str], colours: dict[str, str], scale: Scale, y: float
+) -> tuple[list[str], float]:
+    """One row, with the figures of the outermost dots beside them."""
+    middle = y + BAR / 2
+    ends = [scale.at(v) for p in series.points for v in (p.lowest, p.highest)]
+    parts = [_line(min(ends), middle, max(ends), middle, "axis")]
+    points = sorted(series.points, key=lambda point: point.median)
+    for point in points:
+        if point.lowest != point.highest:
+            parts.append(_whisker(scale.at(point.lowest), middle, scale.at(point.highest), middle))
+        name = str(point.x)
+        parts.append(_mark(names.index(name), scale.at(point.median), middle, colours[name]))
+    beside = MARK + 5
+    last = points[-1]
+    if len(points) > 1:
+        parts.append(_text(min(ends) - beside, middle + 4.5, shown(points[0].median), "end"))
+    # Left of all where there is no room on the right.
+    parts.append(_text(max(ends) + beside, middle + 4.5, shown(last.median)))
+    return parts, y + BAR
+
+
+def _value_axis_below(scale: Scale, top: float, bottom: float, label: str) -> list[str]:
+    parts = []
+    for tick in scale.ticks():
+        x = scale.at(tick)
+        parts.append(_line(x, top, x, bottom, "grid"))
+        parts.append(_text(x, bottom + 16, _short(tick), "middle"))
+    parts.append(_text((scale.start + scale.end) / 2, bottom + 16 + LINE, label, "middle"))
+    return parts
+
+
+# ------------------------------------------------------------------------------ numbers
+
+
+def _lines(chart: Chart) -> tuple[list[str], float]:
+    """A line a series, over numbers."""
+    colours = _colours([series.label for series in chart.series])
+    parts, y = _title(chart)
+    legend, y = _legend(list(colours.items()), y, _mark)
+    parts += legend
+    points = [point for series in chart.series for point in series.points]
+    if not points:
+        return parts, y
+    values = [v for p in points for v in (p.lowest, p.highest)]
+    top, bottom = y + 4, y + 4 + PLOT_HEIGHT
+    vertical = _value_scale(values, bottom, top, chart.log_y)
+    left = MARGIN + LINE + max(_wide(_short(tick)) for tick in vertical.ticks()) + 6
+    right = WIDTH - MARGIN - 14
+    horizontal = _number_scale([_number(p) for p in points], left + 14, right, chart.log_x)
+    for tick in vertical.ticks():
+        at = vertical.at(tick)
+        parts += [
+            _line(left, at, right + 14, at, "grid"),
+            _text(left - 6, at + 4.5, _short(tick), "end"),
+        ]
+    parts += [
+        _line(left, bottom, right + 14, bottom, "axis"),
+        f'<text class="middle" transform="translate({_n(MARGIN + 10)} {_n((top + bottom) / 2)})'
+        f' rotate(-90)">{escape(chart.y)}</text>',
+        *_number_axis(horizontal, sorted({_number(p) for p in points}), bottom),
+        _text((left + right) / 2, bottom + 20 + LINE, chart.x, "middle"),
+    ]
+    for number, series in enumerate(chart.series):
+        parts += _curve(number, series, colours[series.label], horizontal, vertical)
+    return parts, bottom + 20 + LINE + MARGIN
+
+
+def _number(point: Point) -> float:
+    assert not isinstance(point.x, str)
+    return point.x
+
+
+def _number_scale(values: Sequence[float], start: float, end: float, log: bool) -> Scale:
+    low, high = min(values), max(values)
+    if log:
+        positive = [value for value in values if value > 0] or [1.0]
+        low, high = min(positive), max(positive)
+        return Scale(low, max(high, low * 2), start, end, True, zero=min(values) <= 0)
+    return Scale(low, high if high > low else low + 1, start, end, False)
+
+
+def _number_axis(scale: Scale, values: Sequence[float], bottom: float) -> list[str]:
+    """Ticks where something was measured; those that would overlap are left out."""
+    parts: list[str] = []
+    free = -math.inf
+    for value in values:
+        x, text = scale.at(value), _short(value)
+        parts.append(_line(x, bottom, x, bottom + 4, "axis"))
+        half = _wide(text) / 2
+        if x - half >= free:
+            parts.append(_text(x, bottom + 18, text, "middle"))
+            free = x + half + 6
+    return parts
+
+
+def _curve(
+    number: int, series: Series, colour: str, horizontal: Scale, vertical: Scale
+) -> list[str]:
+    points = sorted(series.points, key=_number)
+    where = [(horizontal.at(_number(p)), vertical.at(p.median)) for p in points]
+    path = "L".join(f"{_n(x)} {_n(y)}" for x, y in where)
+    parts = [f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
+    for point, (x, y) in zip(points, where, strict=True):
+        if point.lowest != point.highest:
+            parts.append(_whisker(x, vertical.at(point.lowest), x, vertical.at(point.highest)))
+        parts.append(_mark(number, x, y, colour))
+    return parts

@@ -32,7 +32,7 @@ import earlier
 from command import today, typed
 from facts import gather, print_facts
 from figures import Runs, Spread, Verdict, best, judge, spread
-from measure import PAYLOAD, Figures, Trial
+from measure import PAYLOAD_BYTES, Figures, Trial
 from options import positive_float, positive_int
 from scenarios import GROUPS, Scenario, Side
 from servers import BenchError, postgres
@@ -187,7 +187,7 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
     date, facts = today(), gather(dsn)
     print_facts(facts)
     print(
-        f"{len(PAYLOAD)} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
+        f"{PAYLOAD_BYTES} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
         "highest); ratios of medians (lowest to highest ratio of a repeat)\n"
         "new database for each measurement; tables ANALYZEd once filled, for both libraries; "
         "CHECKPOINT before; * is the best of a side, which counts"

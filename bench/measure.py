@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import time
+from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +23,10 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 ENTRYPOINT: Final = "bench"
-PAYLOAD: Final = b"x" * 32
+# Bytes of a payload, unless a trial has another size: a reference to something.
+PAYLOAD_BYTES: Final = 32
+# Bytes of one call at most where jobs are enqueued in lists: as much as a program may hold at once.
+LIST_BYTES: Final = 16_000_000
 # Jobs of one call where jobs are enqueued in lists, unless a trial has another number.
 LIST: Final = 1000
 # What a handler that waits for something else waits for.
@@ -52,7 +56,7 @@ class Trial:
     """What is measured, and with which settings."""
 
     task: str
-    """``drain``, ``bare``, ``sustained``, ``producers``, ``lists`` or ``latency``."""
+    """One of ``TASKS``."""
     package: str
     """``pgqueuer`` or ``pgq_fast``."""
     jobs: int
@@ -74,13 +78,21 @@ class Trial:
     driver: str = "asyncpg"
     implementation: str = "c"
     """Of pgq_fast's kernels: ``c`` or ``python``."""
+    payload: int = PAYLOAD_BYTES
+    """Bytes a job."""
+    entrypoints: int = 1
+    """Over which jobs are spread evenly, and which each worker has."""
+    left: int = 0
+    """Jobs that stay in the queue behind those that are drained."""
+    rounds: int = 1
+    """Of filling and draining the same tables, the jobs spread evenly over them."""
 
     def settings(self) -> str:
         """The settings in words."""
         parts = []
-        if self.task in ("drain", "sustained", "latency"):
+        if self.task in ("drain", "part", "churn", "sustained", "latency"):
             parts.append(f"{self.consumers} consumer{'s' * (self.consumers > 1)}")
-        if self.task in ("drain", "sustained", "bare"):
+        if self.task in ("drain", "part", "churn", "sustained", "bare"):
             parts.append("defaults" if self.batch_size is None else f"batch {self.batch_size}")
         if self.task == "producers":
             parts.append(f"{self.producers} producer{'s' * (self.producers > 1)}")
@@ -96,7 +108,25 @@ class Trial:
             parts.append("an old transaction")
         if self.implementation == "python":
             parts.append("pure Python")
+        if self.payload != PAYLOAD_BYTES:
+            parts.append(f"payload {self.payload:,} bytes")
+        if self.entrypoints != 1:
+            parts.append(f"{self.entrypoints:,} entrypoints")
+        if self.left:
+            parts.append(f"{self.left:,} jobs behind")
+        if self.rounds != 1:
+            parts.append(f"{self.rounds} rounds")
         return ", ".join(parts)
+
+    def names(self) -> list[str]:
+        """The entrypoints."""
+        if self.entrypoints == 1:
+            return [ENTRYPOINT]
+        return [f"{ENTRYPOINT}_{number}" for number in range(self.entrypoints)]
+
+    def content(self) -> bytes:
+        """The payload of each job."""
+        return b"x" * self.payload
 
 
 @dataclass(frozen=True)
@@ -143,7 +173,7 @@ class Bench:
     trial: Trial
     database: Database
     queries: Any
-    """The library's, on an asyncpg connection that no worker uses."""
+    """The library's, on a connection of the trial's kind that no worker uses."""
     watch: Any
 
     @property
@@ -151,13 +181,18 @@ class Bench:
         """The settings that name the tables."""
         return self.queries.qbe.settings
 
-    async def fill(self) -> list[int]:
-        """Enqueue the jobs in lists, through the library; their ids."""
-        ids: list[int] = []
-        size = self.trial.list_size
-        for start in range(0, self.trial.jobs, size):
-            count = min(size, self.trial.jobs - start)
-            ids += await self.queries.enqueue([ENTRYPOINT] * count, [PAYLOAD] * count, [0] * count)
+    async def fill(self, jobs: int | None = None) -> Sequence[int]:
+        """Enqueue *jobs*, by default the trial's, in lists, through the library; their ids."""
+        trial = self.trial
+        jobs = trial.jobs if jobs is None else jobs
+        # Some trials have millions.
+        ids = array("q")
+        size = min(trial.list_size, max(1, LIST_BYTES // max(trial.payload, 1)))
+        names, content = trial.names(), trial.content()
+        for start in range(0, jobs, size):
+            count = min(size, jobs - start)
+            chosen = [names[number % len(names)] for number in range(start, start + count)]
+            ids.extend(await self.queries.enqueue(chosen, [content] * count, [0] * count))
         return ids
 
     async def settle(self) -> None:
@@ -216,6 +251,18 @@ class Bench:
         )
         return row[0], row[1]
 
+    async def queue_bytes(self) -> int:
+        """Size of the tables on disk, with their indexes: all but the log and the statistics."""
+        names = self.names
+        size = await self.watch.fetchval(
+            "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            " AND relname <> $1 AND NOT starts_with(relname, $2)",
+            names.statistics_table,
+            names.queue_table_log,
+        )
+        return int(size)
+
     async def wal_position(self) -> int:
         """Bytes of WAL that the server has written in its life."""
         position = await self.watch.fetchval(
@@ -223,15 +270,17 @@ class Bench:
         )
         return int(position)
 
-    async def timed(self, work: Callable[[], Awaitable[Any]]) -> Figures:
-        """Run *work*; its figures for a job."""
+    async def timed(
+        self, work: Callable[[], Awaitable[Any]], done: Callable[[], int] | None = None
+    ) -> Figures:
+        """Run *work*; its figures for a job, of which there were *done*, by default all."""
         await self.settle()
         wal, server = await self.wal_position(), await self.server_cpu()
         wall, cpu = time.perf_counter(), time.process_time()
         await work()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        jobs = done() if done else self.trial.jobs
         wal, server_after = await self.wal_position() - wal, await self.server_cpu()
-        jobs = self.trial.jobs
         figures = {
             "rate": jobs / wall,
             "cpu": cpu / jobs * 1e6,
@@ -242,29 +291,29 @@ class Bench:
             figures["all_cpu"] = (cpu + server_after - server) / jobs * 1e6
         return figures
 
-    async def check_ended(self, enqueued: Sequence[int]) -> None:
-        """See that the log has each job as successful, once, and that the queue is empty."""
+    async def check_ended(self, ended: Sequence[int], left: int = 0) -> None:
+        """See that the log has each job as successful, once, and the queue *left* others."""
         log = await self.watch.fetch(
             f"SELECT job_id FROM {self.names.queue_table_log} WHERE status = 'successful'"
         )
-        require_same("jobs logged as successful", [row[0] for row in log], enqueued)
-        left = await self.watch.fetchval(f"SELECT count(*) FROM {self.names.queue_table}")
-        if left:
-            raise MeasurementError(f"{left} jobs are still in the queue")
+        require_same("jobs logged as successful", [row[0] for row in log], ended)
+        queued = await self.watch.fetchval(f"SELECT count(*) FROM {self.names.queue_table}")
+        if queued != left:
+            raise MeasurementError(f"{queued} jobs are still in the queue, {left} expected")
 
     async def check_queued(self, enqueued: Sequence[int]) -> None:
         """See that each job is in the queue, and in the log, once, as it was enqueued."""
         queue = await self.watch.fetch(
             f"SELECT id FROM {self.names.queue_table} "
-            "WHERE status = 'queued' AND entrypoint = $1 AND payload = $2",
-            ENTRYPOINT,
-            PAYLOAD,
+            "WHERE status = 'queued' AND entrypoint = ANY($1::text[]) AND payload = $2",
+            self.trial.names(),
+            self.trial.content(),
         )
         require_same("queued jobs", [row[0] for row in queue], enqueued)
         log = await self.watch.fetch(
             f"SELECT job_id FROM {self.names.queue_table_log}"
-            " WHERE status = 'queued' AND entrypoint = $1",
-            ENTRYPOINT,
+            " WHERE status = 'queued' AND entrypoint = ANY($1::text[])",
+            self.trial.names(),
         )
         require_same("jobs logged as queued", [row[0] for row in log], enqueued)
         if len(enqueued) != self.trial.jobs:
@@ -292,6 +341,21 @@ def require_same(what: str, found: Sequence[int], expected: Sequence[int]) -> No
     )
 
 
+def require_part(what: str, found: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise unless each id that was *found* was so once, and is one of *expected*."""
+    once = set(found)
+    lowest, highest = min(expected), max(expected)
+    if highest - lowest + 1 == len(expected):
+        # As of one sequence, and of so many that a set is not made lightly.
+        foreign = sum(not lowest <= number <= highest for number in once)
+    else:
+        foreign = len(once - set(expected))
+    if foreign or len(once) != len(found):
+        raise MeasurementError(
+            f"{what}: {len(found) - len(once)} repeated, {foreign} that are not ours"
+        )
+
+
 # ------------------------------------------------------------------------------ workers
 
 
@@ -312,16 +376,11 @@ def make_handler(kind: str, ran: list[int]) -> Handler:
     return {"no-op": noop, "sleep(0)": yielding, "sleep(20 ms)": waiting}[kind]
 
 
-async def drain(bench: Bench) -> Figures:
-    """Workers empty a full queue, from the calls of ``run`` to the last one's return."""
+@asynccontextmanager
+async def open_workers(bench: Bench, ran: list[int]) -> AsyncIterator[list[Any]]:
+    """The workers of the trial, each on a connection of its own; they note what ran."""
     trial = bench.trial
     library = importlib.import_module(trial.package)
-    mode = importlib.import_module(f"{trial.package}.types").QueueExecutionMode.drain
-    options: dict[str, Any] = {} if trial.batch_size is None else {"batch_size": trial.batch_size}
-    enqueued = await bench.fill()
-    ran: list[int] = []
-    marks = Marks(trial.jobs)
-    deadlocks, multixacts = await bench.troubles()
     async with AsyncExitStack() as stack:
         workers = []
         for _ in range(trial.consumers):
@@ -329,8 +388,30 @@ async def drain(bench: Bench) -> Figures:
                 open_driver(trial, bench.database, trial.driver)
             )
             worker = library.PgQueuer(driver)
-            worker.entrypoint(ENTRYPOINT)(make_handler(trial.handler, ran))
+            for name in trial.names():
+                worker.entrypoint(name)(make_handler(trial.handler, ran))
             workers.append(worker)
+        yield workers
+
+
+def run_all(trial: Trial, workers: Sequence[Any], until: str) -> list[Awaitable[Any]]:
+    """Calls of ``run``, in a mode of ``QueueExecutionMode``."""
+    modes = importlib.import_module(f"{trial.package}.types").QueueExecutionMode
+    options: dict[str, Any] = {} if trial.batch_size is None else {"batch_size": trial.batch_size}
+    return [worker.run(mode=modes[until], **options) for worker in workers]
+
+
+async def drain(bench: Bench) -> Figures:
+    """Workers empty a full queue, from the calls of ``run`` to the last one's return."""
+    trial = bench.trial
+    await bench.settle()
+    began = time.perf_counter()
+    enqueued = await bench.fill()
+    filling = time.perf_counter() - began
+    ran: list[int] = []
+    marks = Marks(trial.jobs)
+    deadlocks, multixacts = await bench.troubles()
+    async with open_workers(bench, ran) as workers, AsyncExitStack() as stack:
         if trial.old_transaction:
             session = await connect(bench.database)
             stack.push_async_callback(session.close)
@@ -338,27 +419,84 @@ async def drain(bench: Bench) -> Figures:
             await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             await session.execute("SELECT pg_current_xact_id()")
         watching = asyncio.create_task(marks.watch(ran))
-        figures = await bench.timed(
-            lambda: asyncio.gather(*(worker.run(mode=mode, **options) for worker in workers))
-        )
+        figures = await bench.timed(lambda: asyncio.gather(*run_all(trial, workers, "drain")))
         await watching
     require_same("runs of jobs", ran, enqueued)
     await bench.check_ended(enqueued)
+    figures["enqueue"] = trial.jobs / filling
     figures["log"] = await bench.log_bytes() / trial.jobs
     figures["last"] = marks.last_to_first()
+    figures.update(marks.tenths())
     deadlocks_after, multixacts_after = await bench.troubles()
     figures["deadlocks"] = deadlocks_after - deadlocks
     figures["multixacts"] = (multixacts_after - multixacts) / trial.jobs
     return figures
 
 
+async def part(bench: Bench) -> Figures:
+    """Workers take the first jobs of a queue in which many others stay."""
+    trial = bench.trial
+    enqueued = await bench.fill(trial.jobs + trial.left)
+    ran: list[int] = []
+    counted = 0
+
+    async def until_done() -> None:
+        nonlocal counted
+        while len(ran) < trial.jobs:
+            if ended := [run for run in runs if run.done()]:
+                await asyncio.gather(*ended)
+                raise MeasurementError("a worker ended before it was told to")
+            await asyncio.sleep(Marks.PAUSE)
+        # With the rest of a batch, perhaps.
+        counted = len(ran)
+
+    async def work() -> None:
+        runs.extend(map(asyncio.ensure_future, run_all(trial, workers, "continuous")))
+        await asyncio.wait_for(until_done(), 10 * PATIENCE)
+
+    runs: list[asyncio.Future[Any]] = []
+    async with open_workers(bench, ran) as workers:
+        figures = await bench.timed(work, lambda: counted)
+        for worker in workers:
+            worker.shutdown.set()
+        await asyncio.gather(*runs)
+    require_part("runs of jobs", ran, enqueued)
+    await bench.check_ended(ran, len(enqueued) - len(ran))
+    return figures
+
+
+async def churn(bench: Bench) -> Figures:
+    """The same tables are filled and drained again and again, with autovacuum as it is.
+
+    Nothing is done for them between the rounds. The worker of each round is new, so that each warms
+    up as the others did.
+    """
+    trial = bench.trial
+    enqueued: list[int] = []
+    ran: list[int] = []
+    figures: Figures = {}
+    await bench.settle()
+    for number in range(1, trial.rounds + 1):
+        share = trial.jobs * number // trial.rounds - trial.jobs * (number - 1) // trial.rounds
+        enqueued.extend(await bench.fill(share))
+        async with open_workers(bench, ran) as workers:
+            began = time.perf_counter()
+            await asyncio.gather(*run_all(trial, workers, "drain"))
+            seconds = time.perf_counter() - began
+        figures[f"rate_{number}"] = share / seconds
+        figures[f"bytes_{number}"] = await bench.queue_bytes()
+    require_same("runs of jobs", ran, enqueued)
+    await bench.check_ended(enqueued)
+    return figures
+
+
 class Marks:
-    """When a tenth of the jobs had run, and nine tenths, and all."""
+    """When each tenth of the jobs had run."""
 
     PAUSE: Final = 0.002
 
     def __init__(self, jobs: int) -> None:
-        self.counts = (0, jobs // 10, jobs - jobs // 10, jobs)
+        self.counts = [jobs * tenth // 10 for tenth in range(11)]
         self.times: list[float] = []
 
     async def watch(self, ran: Sequence[int]) -> None:
@@ -371,27 +509,25 @@ class Marks:
 
     def last_to_first(self) -> float:
         """The rate of the last tenth, as a part of that of the first."""
-        first, last = self.times[1] - self.times[0], self.times[3] - self.times[2]
+        first, last = self.times[1] - self.times[0], self.times[10] - self.times[9]
         return first / max(last, self.PAUSE)
+
+    def tenths(self) -> Figures:
+        """The rate in each tenth."""
+        return {
+            f"rate_{number}": (self.counts[number] - self.counts[number - 1])
+            / max(self.times[number] - self.times[number - 1], self.PAUSE)
+            for number in range(1, 11)
+        }
 
 
 async def sustained(bench: Bench) -> Figures:
     """A producer enqueues lists while workers run, until all jobs have run."""
     trial = bench.trial
-    library = importlib.import_module(trial.package)
-    options: dict[str, Any] = {} if trial.batch_size is None else {"batch_size": trial.batch_size}
     enqueued: list[int] = []
     ran: list[int] = []
-    async with AsyncExitStack() as stack:
-        workers = []
-        for _ in range(trial.consumers):
-            driver = await stack.enter_async_context(
-                open_driver(trial, bench.database, trial.driver)
-            )
-            worker = library.PgQueuer(driver)
-            worker.entrypoint(ENTRYPOINT)(make_handler(trial.handler, ran))
-            workers.append(worker)
-        runs = [asyncio.create_task(worker.run(**options)) for worker in workers]
+    async with open_workers(bench, ran) as workers:
+        runs = [asyncio.ensure_future(run) for run in run_all(trial, workers, "continuous")]
 
         async def produce_and_wait() -> None:
             enqueued.extend(await bench.fill())
@@ -472,8 +608,9 @@ async def producers(bench: Bench) -> Figures:
 
     async def produce(queries: Any, count: int) -> None:
         for _ in range(count):
-            enqueued.extend(await queries.enqueue(ENTRYPOINT, PAYLOAD))
+            enqueued.extend(await queries.enqueue(ENTRYPOINT, content))
 
+    content = trial.content()
     share, rest = divmod(trial.jobs, trial.producers)
     counts = [share + (number < rest) for number in range(trial.producers)]
     async with AsyncExitStack() as stack:
@@ -481,7 +618,9 @@ async def producers(bench: Bench) -> Figures:
         if trial.connections:
             queues = [
                 library.Queries(
-                    await stack.enter_async_context(open_driver(trial, bench.database, "asyncpg"))
+                    await stack.enter_async_context(
+                        open_driver(trial, bench.database, trial.driver)
+                    )
                 )
                 for _ in counts
             ]
@@ -541,6 +680,7 @@ async def latency(bench: Bench) -> Figures:
     processes read CLOCK_MONOTONIC, which is one clock for the whole system.
     """
     generator = random.Random(1)
+    content = bench.trial.content()
     enqueued: list[int] = []
     ran: list[int] = []
     waits: list[float] = []
@@ -558,7 +698,7 @@ async def latency(bench: Bench) -> Figures:
         for number in range(-LATENCY_WARM_UP, bench.trial.jobs):
             await asyncio.sleep(generator.uniform(*LATENCY_PAUSE))
             began = time.monotonic()
-            enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, PAYLOAD))
+            enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, content))
             line = await asyncio.wait_for(worker.stdout.readline(), PATIENCE)
             if not line:
                 raise MeasurementError("the worker ended before its jobs")
@@ -614,6 +754,8 @@ async def work(trial: Trial, database: Database) -> None:
 
 TASKS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
     "drain": drain,
+    "part": part,
+    "churn": churn,
     "bare": bare,
     "sustained": sustained,
     "producers": producers,
@@ -627,7 +769,7 @@ async def measure(trial: Trial, database: Database) -> Figures:
     library = importlib.import_module(trial.package)
     watch = await connect(database)
     try:
-        async with open_driver(trial, database, "asyncpg") as driver:
+        async with open_driver(trial, database, trial.driver) as driver:
             queries = library.Queries(driver)
             await queries.install()
             return await TASKS[trial.task](Bench(trial, database, queries, watch))

@@ -32,8 +32,8 @@ INTRODUCTIONS: Final = {
         "the two is ours."
     ),
     "growth": (
-        "One thing grows, all else stays as it is by default. Every job that is measured is checked "
-        "to have run once."
+        "One thing grows, all else stays as it is by default. Every job that is measured is "
+        "checked to have run once."
     ),
 }
 BEGIN: Final = "<!-- results: made by bench/plots.py -->"
@@ -55,8 +55,8 @@ def page(reports: Sequence[Report], folder: str) -> str:
         "# Results",
         "",
         "This page and its plots are made by `bench/plots.py` from the files that the scripts in "
-        "`bench/` write. Figures are medians of the repeats; the lines across them, and the numbers "
-        "in brackets, go from the lowest repeat to the highest.",
+        "`bench/` write. Figures are medians of the repeats; the lines across them, and the "
+        "numbers in brackets, go from the lowest repeat to the highest.",
         "",
         "`make results` makes the page anew from `bench/results/*.json`.",
         "",

@@ -3,8 +3,8 @@
     python bench/plots.py bench/results/*.json --into docs/results
 
 writes the plots into ``docs/results/``, the page ``docs/results.md`` beside it, and the block of
-README.md that shows the main plot. The same files give the same bytes; ``--check`` only says whether
-what is there is what would be written.
+README.md that shows the main plot. The same files give the same bytes; ``--check`` only says
+whether what is there is what would be written.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         type=Path,
         required=True,
-        help="of the plots, and of nothing else: other SVGs in it are removed; the page is FOLDER.md",
+        help="of the plots; other SVGs in it are removed; the page is FOLDER.md",
     )
     parser.add_argument(
         "--readme", type=Path, default=README, help="whose block is made anew; default: ours"

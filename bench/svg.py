@@ -63,6 +63,8 @@ STYLE: Final = (
     ".grid{{stroke:{dark[grid]}}}.axis,.spread{{stroke:{dark[text]}}}}}"
 ).format(light=LIGHT, dark=DARK)
 
+# The part of a logarithmic axis that 0 is apart from the lowest value.
+ZERO: Final = 0.12
 # Half the size of a mark; its shape tells lines apart without colours.
 MARK: Final = 4.5
 
@@ -215,8 +217,6 @@ class Scale:
     zero: bool = False
     """Whether a logarithmic scale has a place for 0 before its lowest value."""
 
-    ZERO: Final = 0.12  # noqa: RUF045 - one for all
-
     def at(self, value: float) -> float:
         """The position."""
         if not self.log:
@@ -226,7 +226,7 @@ class Scale:
         else:
             share = math.log(value / self.low) / math.log(self.high / self.low)
             if self.zero:
-                share = self.ZERO + (1 - self.ZERO) * share
+                share = ZERO + (1 - ZERO) * share
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:

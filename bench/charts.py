@@ -228,7 +228,7 @@ def _best(side: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def _by_side(scenario: Mapping[str, Any], figure: str, more: str = "") -> Series:
     return Series(
-        scenario["name"] + more,
+        scenario["title"] + more,
         tuple(
             Point(
                 _side_name(side),

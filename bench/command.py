@@ -10,14 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+# What of a DSN is shown: nothing. It may have a password.
 DSN: Final = re.compile(r"(--(?:pg-)?dsn=).*", re.DOTALL)
+# Files of whoever ran it, which change nothing about the figures.
+FILES: Final = ("--json", "--compare")
 
 
 def typed(arguments: Sequence[str] | None = None) -> str:
-    """The command line of this process, or another; what a DSN says is nobody else's business."""
+    """The command line of this process, or another, without DSNs and names of files."""
     program, *rest = sys.argv if arguments is None else arguments
-    shown = []
+    shown: list[str] = []
     for before, argument in zip(["", *rest], rest, strict=False):
+        if before in FILES or argument.partition("=")[0] in FILES:
+            continue
         if before in ("--dsn", "--pg-dsn"):
             argument = "DSN"
         shown.append(DSN.sub(r"\1DSN", argument))

@@ -9,7 +9,7 @@ chart gives the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -26,8 +26,9 @@ LINE: Final = 20
 BAR: Final = 15
 BAR_GAP: Final = 3
 GROUP_GAP: Final = 11
+LABEL_LINE: Final = 15
 PLOT_HEIGHT: Final = 300
-LONGEST_LABEL: Final = 250
+LONGEST_LABEL: Final = 270
 
 # In this order for what has no colour of its own. See the contrast test.
 PALETTE: Final = (
@@ -49,19 +50,24 @@ OWN_COLOURS: Final = (
     ("best", PALETTE[0]),
     ("defaults", PALETTE[7]),
 )
-LIGHT: Final = {"text": "#656c75", "grid": "#d8dce1"}
-DARK: Final = {"text": "#959da8", "grid": "#3d444d"}
+LIGHT: Final = {"text": "#656c75", "grid": "#d8dce1", "spread": "#2b3138"}
+DARK: Final = {"text": "#959da8", "grid": "#3d444d", "spread": "#dfe4ea"}
+
+
+def _themed(colours: Mapping[str, str]) -> str:
+    return (
+        f"text{{fill:{colours['text']}}}.grid{{stroke:{colours['grid']}}}"
+        f".axis{{stroke:{colours['text']}}}.spread{{stroke:{colours['spread']}}}"
+    )
+
 
 STYLE: Final = (
-    "text{{font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;"
-    f"font-size:{FONT}px;fill:{{light[text]}}}}"
-    f".title{{{{font-size:{TITLE}px;font-weight:600}}}}"
-    ".end{{text-anchor:end}}.middle{{text-anchor:middle}}.none{{font-style:italic}}"
-    ".grid{{stroke:{light[grid]}}}.axis,.spread{{stroke:{light[text]};fill:none}}"
-    ".spread{{stroke-width:1.4}}"
-    "@media (prefers-color-scheme:dark){{text{{fill:{dark[text]}}}"
-    ".grid{{stroke:{dark[grid]}}}.axis,.spread{{stroke:{dark[text]}}}}}"
-).format(light=LIGHT, dark=DARK)
+    "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;"
+    f"font-size:{FONT}px}}.title{{font-size:{TITLE}px;font-weight:600}}"
+    ".end{text-anchor:end}.middle{text-anchor:middle}.none{font-style:italic}"
+    ".spread{fill:none;stroke-width:1.4}"
+    f"{_themed(LIGHT)}@media (prefers-color-scheme:dark){{{_themed(DARK)}}}"
+)
 
 # The part of a logarithmic axis that 0 is apart from the lowest value.
 ZERO: Final = 0.12
@@ -140,6 +146,16 @@ def _wide(text: str, size: int = FONT) -> float:
     return len(text) * size * CHARACTER
 
 
+def _wrapped(text: str, room: float, size: int = FONT) -> list[str]:
+    """The text in lines that fit, if no word is too long."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and _wide(f"{lines[-1]} {word}", size) > room:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
 def _colours(labels: Sequence[str]) -> dict[str, str]:
     """The colour of each label: its own where it has one that is free."""
     chosen: dict[str, str] = {}
@@ -156,12 +172,7 @@ def _colours(labels: Sequence[str]) -> dict[str, str]:
 
 def _title(chart: Chart) -> tuple[list[str], float]:
     """The title, in as many lines as it needs, and where what follows may begin."""
-    room = (WIDTH - 2 * MARGIN) / (TITLE * CHARACTER)
-    lines = [""]
-    for word in chart.title.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
+    lines = _wrapped(chart.title, WIDTH - 2 * MARGIN, TITLE)
     top = MARGIN + TITLE
     return (
         [_text(MARGIN, top + number * LINE, line, "title") for number, line in enumerate(lines)],
@@ -277,49 +288,47 @@ def _bars(chart: Chart) -> tuple[list[str], float]:
             [(name, colours[name]) for name in names], y, _mark if chart.log_y else _square
         )
         parts += legend
-    have = {series.label for series in chart.series}
-    missing = [each for each in chart.missing if each.label not in have]
-    labels = [*have, *(each.label for each in missing)]
-    left = MARGIN + min(LONGEST_LABEL, max(map(_wide, labels), default=0)) + 8
+    have = [series.label for series in chart.series]
+    missing = [each.label for each in chart.missing if each.label not in have]
+    labels = {label: _wrapped(label, LONGEST_LABEL) for label in (*have, *missing)}
+    widest = max((_wide(line) for lines in labels.values() for line in lines), default=0)
+    left = MARGIN + widest + 8
     values = [v for s in chart.series for p in s.points for v in (p.lowest, p.highest)]
     # Beside the longest bar there is room for its figure.
-    right = WIDTH - MARGIN - (24 if chart.log_y else 66)
-    scale = _value_scale(values, left, right, chart.log_y)
+    scale = _value_scale(values, left, WIDTH - MARGIN - 66, chart.log_y)
+    draw_group = _dots if chart.log_y else _group
     top = y
     rows: list[str] = []
     for series in chart.series:
-        draw_group = _dots if chart.log_y else _group
-        group, bottom = draw_group(series, names, colours, scale, y)
-        rows += [*group, *_row_label(series.label, left, (y + bottom) / 2)]
-        y = bottom + GROUP_GAP
-    for each in missing:
-        rows += _row_label(each.label, left, y + BAR / 2)
-        rows.append(_text(left + 5, y + BAR / 2 + 4.5, "not measured", "none"))
-        y += BAR + GROUP_GAP
+        # The group in the middle of its label, or the label in the middle of its group.
+        group_height = BAR if chart.log_y else len(series.points) * (BAR + BAR_GAP) - BAR_GAP
+        height = max(group_height, len(labels[series.label]) * LABEL_LINE)
+        rows += draw_group(series, names, colours, scale, y + (height - group_height) / 2)
+        rows += _row_label(labels[series.label], left, y + height / 2)
+        y += height + GROUP_GAP
+    for label in missing:
+        height = max(BAR, len(labels[label]) * LABEL_LINE)
+        rows += _row_label(labels[label], left, y + height / 2)
+        rows.append(_text(left + 5, y + height / 2 + 4.5, "not measured", "none"))
+        y += height + GROUP_GAP
     if chart.series:
         parts += _value_axis_below(scale, top - 4, y - GROUP_GAP + 6, chart.y)
     y += LINE + LINE
     return [*parts, *rows], y + MARGIN - 4
 
 
-def _row_label(label: str, right: float, y: float) -> list[str]:
-    """A label left of the bars, in two lines if one is too long."""
-    if _wide(label) <= LONGEST_LABEL:
-        return [_text(right - 8, y + 4.5, label, "end")]
-    half = min(
-        (n for n, letter in enumerate(label) if letter == " "),
-        key=lambda n: abs(n - len(label) / 2),
-        default=len(label),
-    )
+def _row_label(lines: Sequence[str], right: float, middle: float) -> list[str]:
+    """A label left of what it is for."""
+    top = middle - (len(lines) - 1) * LABEL_LINE / 2 + 4.5
     return [
-        _text(right - 8, y - 3, label[:half], "end"),
-        _text(right - 8, y + 12, label[half:].strip(), "end"),
+        _text(right - 8, top + number * LABEL_LINE, line, "end")
+        for number, line in enumerate(lines)
     ]
 
 
 def _group(
     series: Series, _names: Sequence[str], colours: dict[str, str], scale: Scale, y: float
-) -> tuple[list[str], float]:
+) -> list[str]:
     parts = []
     for point in series.points:
         wide = max(scale.at(point.median) - scale.start, 1.0)
@@ -333,16 +342,16 @@ def _group(
             end = max(end, scale.at(point.highest))
         parts.append(_text(end + 7, middle + 4.5, shown(point.median)))
         y += BAR + BAR_GAP
-    return parts, y - BAR_GAP
+    return parts
 
 
 def _dots(
     series: Series, names: Sequence[str], colours: dict[str, str], scale: Scale, y: float
-) -> tuple[list[str], float]:
+) -> list[str]:
     """One row, with the figures of the outermost dots beside them."""
     middle = y + BAR / 2
     ends = [scale.at(v) for p in series.points for v in (p.lowest, p.highest)]
-    parts = [_line(min(ends), middle, max(ends), middle, "axis")]
+    parts = [_line(min(ends), middle, max(ends), middle, "grid")]
     points = sorted(series.points, key=lambda point: point.median)
     for point in points:
         if point.lowest != point.highest:
@@ -353,9 +362,8 @@ def _dots(
     last = points[-1]
     if len(points) > 1:
         parts.append(_text(min(ends) - beside, middle + 4.5, shown(points[0].median), "end"))
-    # Left of all where there is no room on the right.
     parts.append(_text(max(ends) + beside, middle + 4.5, shown(last.median)))
-    return parts, y + BAR
+    return parts
 
 
 def _value_axis_below(scale: Scale, top: float, bottom: float, label: str) -> list[str]:

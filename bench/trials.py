@@ -16,6 +16,10 @@ from servers import BenchError, new_database
 TIMEOUT: Final = 600
 
 
+class TrialFailed(BenchError):
+    """A trial ended with an error, or did not end; others may still do."""
+
+
 def named(trial: Trial) -> str:
     """What is measured, in words."""
     return f"{trial.package}, {trial.task}, {trial.settings()}"
@@ -25,7 +29,7 @@ def run_trial(trial: Trial, dsn: str, timeout: float = TIMEOUT) -> Figures:
     """One measurement, in a process of its own.
 
     Raises:
-        BenchError: It failed, or took more than *timeout* seconds.
+        TrialFailed: It failed, or took more than *timeout* seconds.
     """
     # Names, schema and connection are chosen here; the user's shell must not.
     environment = {
@@ -48,9 +52,9 @@ def run_trial(trial: Trial, dsn: str, timeout: float = TIMEOUT) -> Figures:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise BenchError(f"{named(trial)}: no end after {timeout} s") from error
+            raise TrialFailed(f"{named(trial)}: no end after {timeout} s") from error
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()[-2000:]
-        raise BenchError(f"{named(trial)}: {reason}")
+        raise TrialFailed(f"{named(trial)}: {reason}")
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures

@@ -37,6 +37,17 @@ LATENCY_WARM_UP: Final = 20
 # Seconds between a job's start and the next job, at random, so that no timer of a library falls
 # into step with them.
 LATENCY_PAUSE: Final = (0.005, 0.015)
+# The entrypoint of a load, and its rate, as a part of what the worker can do.
+LOAD: Final = "load"
+LOADS: Final = {"half": 0.5, "full": 1.5}
+# Seconds that a full load is ahead of the worker when waits begin to be measured.
+LOAD_BEHIND: Final = 0.5
+# Jobs to find out what the worker can do, more if that takes less time than this, in seconds.
+LOAD_TRIAL: Final = 2_000
+LOAD_LONG_ENOUGH: Final = 1.0
+# Every so many jobs of a load the worker says so. LOAD_TRIAL is a multiple.
+LOAD_STEP: Final = 500
+LOAD_PAUSE: Final = 0.01
 # Jobs of the worker that is busy while others enqueue, and how long each waits.
 BUSY_JOBS: Final = 40_000
 BUSY_SECONDS: Final = 0.1
@@ -84,6 +95,8 @@ class Trial:
     """Over which jobs are spread evenly, and which each worker has."""
     left: int = 0
     """Jobs that stay in the queue behind those that are drained."""
+    load: str = "none"
+    """Of the worker whose jobs' waits are measured: ``none``, ``half`` or ``full``."""
     rounds: int = 1
     """Of filling and draining the same tables, the jobs spread evenly over them."""
 
@@ -114,6 +127,8 @@ class Trial:
             parts.append(f"{self.entrypoints:,} entrypoints")
         if self.left:
             parts.append(f"{self.left:,} jobs behind")
+        if self.load != "none":
+            parts.append(f"{self.load} load")
         if self.rounds != 1:
             parts.append(f"{self.rounds} rounds")
         return ", ".join(parts)
@@ -194,6 +209,30 @@ class Bench:
             chosen = [names[number % len(names)] for number in range(start, start + count)]
             ids.extend(await self.queries.enqueue(chosen, [content] * count, [0] * count))
         return ids
+
+    async def fill_load(self, jobs: int) -> int:
+        """Enqueue so many jobs of a load, rounded up to lists that a worker reports; how many."""
+        count = -(-jobs // LOAD_STEP) * LOAD_STEP
+        await self.queries.enqueue([LOAD] * count, [None] * count, [0] * count)
+        return count
+
+    async def has_load(self) -> bool:
+        """Whether jobs of a load wait in the queue."""
+        return bool(
+            await self.watch.fetchval(
+                f"SELECT EXISTS (SELECT FROM {self.names.queue_table}"
+                " WHERE entrypoint = $1 AND status = 'queued')",
+                LOAD,
+            )
+        )
+
+    async def until_empty(self) -> None:
+        """Wait until all jobs have run."""
+        empty = f"SELECT NOT EXISTS (SELECT FROM {self.names.queue_table})"
+        async with asyncio.timeout(PATIENCE):
+            # Asked of the server: no handler knows which was the last.
+            while not await self.watch.fetchval(empty):  # noqa: ASYNC110
+                await asyncio.sleep(Marks.PAUSE * 10)
 
     async def settle(self) -> None:
         """Bring the server to the same state before every measurement.
@@ -294,12 +333,26 @@ class Bench:
     async def check_ended(self, ended: Sequence[int], left: int = 0) -> None:
         """See that the log has each job as successful, once, and the queue *left* others."""
         log = await self.watch.fetch(
-            f"SELECT job_id FROM {self.names.queue_table_log} WHERE status = 'successful'"
+            f"SELECT job_id FROM {self.names.queue_table_log}"
+            " WHERE status = 'successful' AND entrypoint <> $1",
+            LOAD,
         )
         require_same("jobs logged as successful", [row[0] for row in log], ended)
         queued = await self.watch.fetchval(f"SELECT count(*) FROM {self.names.queue_table}")
         if queued != left:
             raise MeasurementError(f"{queued} jobs are still in the queue, {left} expected")
+
+    async def check_load(self, jobs: int) -> None:
+        """See that the log has each job of a load as successful, once."""
+        row = await self.watch.fetchrow(
+            f"SELECT count(*), count(DISTINCT job_id) FROM {self.names.queue_table_log}"
+            " WHERE status = 'successful' AND entrypoint = $1",
+            LOAD,
+        )
+        if tuple(row) != (jobs, jobs):
+            raise MeasurementError(
+                f"{jobs} jobs of load, and {tuple(row)} logged, of them distinct"
+            )
 
     async def check_queued(self, enqueued: Sequence[int]) -> None:
         """See that each job is in the queue, and in the log, once, as it was enqueued."""
@@ -674,53 +727,125 @@ async def lists(bench: Bench) -> Figures:
 
 
 async def latency(bench: Bench) -> Figures:
-    """Single jobs for an idle worker in another process, all at its defaults.
+    """Single jobs for a worker in another process, all at its defaults; it is idle, or has a load.
 
-    The wait is that from just before ``enqueue`` is called to the first line of the handler. Both
+    The wait is that from just before ``enqueue`` is called to the first line of the handler. All
     processes read CLOCK_MONOTONIC, which is one clock for the whole system.
+
+    A load is jobs of another entrypoint and a lower priority, from a third process: half of what
+    the worker does in a second when nobody enqueues, or more than it can do, so that it always has
+    some.
     """
+    trial = bench.trial
+    content = trial.content()
     generator = random.Random(1)
-    content = bench.trial.content()
     enqueued: list[int] = []
-    ran: list[int] = []
     waits: list[float] = []
+    figures: Figures = {}
     await bench.settle()
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable,
-        __file__,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    try:
-        worker.stdin.write(request_line("worker", bench.trial, bench.database))
-        for number in range(-LATENCY_WARM_UP, bench.trial.jobs):
-            await asyncio.sleep(generator.uniform(*LATENCY_PAUSE))
-            began = time.monotonic()
-            enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, content))
-            line = await asyncio.wait_for(worker.stdout.readline(), PATIENCE)
-            if not line:
-                raise MeasurementError("the worker ended before its jobs")
-            job_id, started = json.loads(line)
-            if job_id != enqueued[-1]:
-                raise MeasurementError(f"job {job_id} ran where {enqueued[-1]} was expected")
-            ran.append(job_id)
-            if number >= 0:
-                waits.append(started - began)
-        # The end of its input is the worker's sign to stop.
-        worker.stdin.close()
-        more = await asyncio.wait_for(worker.stdout.read(), PATIENCE)
-        if await asyncio.wait_for(worker.wait(), PATIENCE) or more:
-            raise MeasurementError("the worker did not end as it should, or ran a job again")
-    finally:
-        if worker.returncode is None:
-            worker.kill()
-            await worker.wait()
-    require_same("runs of jobs", ran, enqueued)
+    async with other_process("worker", trial, bench.database) as worker:
+        watcher = Watcher(worker)
+        loads = 0
+        if trial.load != "none":
+            capacity, loads = await watcher.capacity(bench)
+            figures["capacity"] = capacity
+        async with AsyncExitStack() as stack:
+            if trial.load != "none":
+                rate = capacity * LOADS[trial.load]
+                if trial.load == "full":
+                    loads += await bench.fill_load(round(capacity * LOAD_BEHIND))
+                producer = await stack.enter_async_context(
+                    other_process("load", trial, bench.database, rate)
+                )
+            for number in range(-LATENCY_WARM_UP, trial.jobs):
+                await asyncio.sleep(generator.uniform(*LATENCY_PAUSE))
+                began = time.monotonic()
+                enqueued.extend(await bench.queries.enqueue(ENTRYPOINT, content, 1))
+                job_id, started = await watcher.started()
+                if job_id != enqueued[-1]:
+                    raise MeasurementError(f"job {job_id} ran where {enqueued[-1]} was expected")
+                if number >= 0:
+                    waits.append(started - began)
+            if trial.load == "full" and not await bench.has_load():
+                raise MeasurementError("the worker had nothing to do any more")
+            if trial.load != "none":
+                loads += int(await ended(producer))
+        await bench.until_empty()
+        last = json.loads(await ended(worker))
+    if last != ["load", loads]:
+        raise MeasurementError(f"{loads} jobs of load were enqueued, and the worker says {last}")
+    await bench.check_load(loads)
     await bench.check_ended(enqueued)
     waits.sort()
-    return {"p50": quantile(waits, 0.50) * 1e3, "p99": quantile(waits, 0.99) * 1e3}
+    figures["p50"], figures["p99"] = quantile(waits, 0.50) * 1e3, quantile(waits, 0.99) * 1e3
+    return figures
+
+
+@asynccontextmanager
+async def other_process(
+    role: str, trial: Trial, database: Database, rate: float | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process like this one in another role; the end of its input is its sign to stop."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(request_line(role, trial, database, rate))
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ended(process: asyncio.subprocess.Process) -> bytes:
+    """Tell a process to stop; what it says last."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    rest = await asyncio.wait_for(process.stdout.read(), PATIENCE)
+    if await asyncio.wait_for(process.wait(), PATIENCE):
+        raise MeasurementError("a process did not end as it should")
+    lines = rest.splitlines()
+    if any(not line.startswith(b'["load"') for line in lines[:-1]):
+        raise MeasurementError("the worker ran a job again")
+    return lines[-1]
+
+
+class Watcher:
+    """What a worker process says: the start of each single job, and how much of a load is done."""
+
+    def __init__(self, worker: asyncio.subprocess.Process) -> None:
+        assert worker.stdout is not None
+        self._lines = worker.stdout
+
+    async def _next(self) -> tuple[Any, Any]:
+        line = await asyncio.wait_for(self._lines.readline(), PATIENCE)
+        if not line:
+            raise MeasurementError("the worker ended before its jobs")
+        first, second = json.loads(line)
+        return first, second
+
+    async def started(self) -> tuple[int, float]:
+        """Id of the next single job, and when it started."""
+        while True:
+            job_id, when = await self._next()
+            if job_id != "load":
+                return job_id, when
+
+    async def capacity(self, bench: Bench) -> tuple[float, int]:
+        """Jobs of a load that the worker does in a second, and how many there were to find out."""
+        total, count = 0, LOAD_TRIAL
+        while True:
+            began = time.monotonic()
+            total += await bench.fill_load(count)
+            while (await self._next())[1] < total:
+                pass
+            seconds = time.monotonic() - began
+            if seconds >= LOAD_LONG_ENOUGH:
+                return count / seconds, total
+            count *= 4
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -729,8 +854,12 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 async def work(trial: Trial, database: Database) -> None:
-    """A worker that writes id and start of each job as a line, until standard input ends."""
+    """A worker that writes id and start of each job as a line, until standard input ends.
+
+    Of a load it writes how many have run, now and then, and at the end.
+    """
     library = importlib.import_module(trial.package)
+    done = 0
     async with open_driver(trial, database, trial.driver) as driver:
         worker = library.PgQueuer(driver)
 
@@ -738,16 +867,46 @@ async def work(trial: Trial, database: Database) -> None:
             started = time.monotonic()
             print(json.dumps([job.id, started]), flush=True)
 
+        async def load_handler(job: Any) -> None:
+            nonlocal done
+            done += 1
+            if not done % LOAD_STEP:
+                print(json.dumps(["load", done]), flush=True)
+
         worker.entrypoint(ENTRYPOINT)(handler)
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            # Also when the producer has died: nobody else would end this process.
-            loop.remove_reader(sys.stdin.fileno())
-            worker.shutdown.set()
-
-        loop.add_reader(sys.stdin.fileno(), stop)
+        worker.entrypoint(LOAD)(load_handler)
+        at_end_of_input(worker.shutdown.set)
         await worker.run()
+    print(json.dumps(["load", done]), flush=True)
+
+
+def at_end_of_input(stop: Callable[[], None]) -> None:
+    """Call *stop* when standard input ends, also as the process at its other end has died."""
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(sys.stdin.fileno())
+        stop()
+
+    loop.add_reader(sys.stdin.fileno(), ended)
+
+
+async def load(trial: Trial, database: Database, rate: float) -> None:
+    """Enqueue *rate* jobs a second until standard input ends; then write how many there were."""
+    library = importlib.import_module(trial.package)
+    stopped = asyncio.Event()
+    at_end_of_input(stopped.set)
+    async with open_driver(trial, database, trial.driver) as driver:
+        queries = library.Queries(driver)
+        began, total = time.monotonic(), 0
+        while not stopped.is_set():
+            due = min(round((time.monotonic() - began) * rate) - total, LIST)
+            if due > 0:
+                await queries.enqueue([LOAD] * due, [None] * due, [0] * due)
+                total += due
+            if due < LIST:
+                await asyncio.sleep(LOAD_PAUSE)
+    print(total, flush=True)
 
 
 # ------------------------------------------------------------------------------ the process
@@ -777,9 +936,9 @@ async def measure(trial: Trial, database: Database) -> Figures:
         await watch.close()
 
 
-def request_line(role: str, trial: Trial, database: Database) -> bytes:
+def request_line(role: str, trial: Trial, database: Database, rate: float | None = None) -> bytes:
     """What a process like this one reads; not its arguments, which everybody can see."""
-    request = {"role": role, "trial": asdict(trial), "database": asdict(database)}
+    request = {"role": role, "trial": asdict(trial), "database": asdict(database), "rate": rate}
     return json.dumps(request).encode() + b"\n"
 
 
@@ -792,6 +951,8 @@ def main() -> int:
     try:
         if request["role"] == "worker":
             uvloop.run(work(trial, database))
+        elif request["role"] == "load":
+            uvloop.run(load(trial, database, request["rate"]))
         else:
             print(json.dumps(uvloop.run(measure(trial, database))))
     except MeasurementError as error:

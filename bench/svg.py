@@ -51,7 +51,7 @@ OWN_COLOURS: Final = (
     ("defaults", PALETTE[7]),
 )
 LIGHT: Final = {"text": "#656c75", "grid": "#d8dce1", "spread": "#2b3138"}
-DARK: Final = {"text": "#959da8", "grid": "#3d444d", "spread": "#dfe4ea"}
+DARK: Final = {"text": "#8d949f", "grid": "#3d444d", "spread": "#dfe4ea"}
 
 
 def _themed(colours: Mapping[str, str]) -> str:
@@ -156,15 +156,28 @@ def _wrapped(text: str, room: float, size: int = FONT) -> list[str]:
     return lines
 
 
-def _colours(labels: Sequence[str]) -> dict[str, str]:
-    """The colour of each label: its own where it has one that is free."""
+def _varied(label: str, labels: Sequence[str]) -> str | None:
+    """What a label is a variant of: of "a", "b" and "a, held", the last is one of the first."""
+    return next((other for other in labels if label.startswith(f"{other}, ")), None)
+
+
+def _colours(labels: Sequence[str], variants: bool = True) -> dict[str, str]:
+    """The colour of each label: its own where it has one that is free.
+
+    Where lines may be dashed, a variant has the colour of what it is a variant of.
+    """
     chosen: dict[str, str] = {}
     for label in labels:
+        if variants and _varied(label, labels) is not None:
+            continue
         own = next((colour for part, colour in OWN_COLOURS if part in label), None)
         if own is not None and own not in chosen.values():
             chosen[label] = own
     for label in labels:
-        if label not in chosen:
+        of = _varied(label, labels) if variants else None
+        if of in chosen:
+            chosen[label] = chosen[of]
+        elif label not in chosen:
             free = [colour for colour in PALETTE if colour not in chosen.values()]
             chosen[label] = free[0] if free else PALETTE[len(chosen) % len(PALETTE)]
     return chosen
@@ -262,14 +275,18 @@ def _step(about: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= about * 0.999)
 
 
+def _step_below(value: float) -> float:
+    """A number of 1, 2 or 5 times a power of ten, not above *value*."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (5, 2, 1) if step * power <= value * 1.001)
+
+
 def _value_scale(values: Sequence[float], start: float, end: float, log: bool) -> Scale:
     positive = [value for value in values if value > 0]
     if log and positive:
-        low = 10.0 ** math.floor(math.log10(min(positive)))
-        high = max(positive) * 1.1
-        # Up to the next of 1, 2, 5.
-        high = _step(high)
-        return Scale(low, max(high, 10 * low), start, end, True)
+        low, high = _step_below(min(positive)), _step(max(positive))
+        # Over a decade at least: a narrow scale makes noise look like something.
+        return Scale(low if high >= 10 * low else _step_below(high / 10), high, start, end, True)
     high = max(values, default=0.0) or 1.0
     step = _step(high / 5)
     return Scale(0.0, step * math.ceil(high / step - 1e-9), start, end, False)
@@ -281,7 +298,7 @@ def _value_scale(values: Sequence[float], start: float, end: float, log: bool) -
 def _bars(chart: Chart) -> tuple[list[str], float]:
     """A group of bars a series; of dots on a logarithmic axis, where bars have no beginning."""
     names = list(dict.fromkeys(str(p.x) for series in chart.series for p in series.points))
-    colours = _colours(names)
+    colours = _colours(names, variants=False)
     parts, y = _title(chart)
     if len(names) > 1:
         legend, y = _legend(
@@ -408,7 +425,8 @@ def _lines(chart: Chart) -> tuple[list[str], float]:
         _text((left + right) / 2, bottom + 20 + LINE, chart.x, "middle"),
     ]
     for number, series in enumerate(chart.series):
-        parts += _curve(number, series, colours[series.label], horizontal, vertical)
+        dashed = _varied(series.label, list(colours)) is not None
+        parts += _curve(number, series, colours[series.label], dashed, horizontal, vertical)
     return parts, bottom + 20 + LINE + MARGIN
 
 
@@ -441,12 +459,13 @@ def _number_axis(scale: Scale, values: Sequence[float], bottom: float) -> list[s
 
 
 def _curve(
-    number: int, series: Series, colour: str, horizontal: Scale, vertical: Scale
+    number: int, series: Series, colour: str, dashed: bool, horizontal: Scale, vertical: Scale
 ) -> list[str]:
     points = sorted(series.points, key=_number)
     where = [(horizontal.at(_number(p)), vertical.at(p.median)) for p in points]
     path = "L".join(f"{_n(x)} {_n(y)}" for x, y in where)
-    parts = [f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
+    dash = ' stroke-dasharray="5 4"' if dashed else ""
+    parts = [f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>']
     for point, (x, y) in zip(points, where, strict=True):
         if point.lowest != point.highest:
             parts.append(_whisker(x, vertical.at(point.lowest), x, vertical.at(point.highest)))

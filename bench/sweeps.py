@@ -14,6 +14,8 @@ MOST_BYTES: Final = 200_000_000
 FEWEST: Final = 50
 # An hour's worth of churn: jobs of an hour at 1,000 a second.
 HOUR: Final = 3_600_000
+# Jobs of a round where it is not an hour's worth.
+ROUND: Final = 25_000
 TENTHS: Final = 10
 
 
@@ -177,15 +179,16 @@ def old_transaction(extent: Extent) -> Iterable[Sweep]:
         for held in (False, True):
             trial = package.trial("drain", 3 * package.jobs * extent.scale, old_transaction=held)
             lines[f"{package.label}{', held' if held else ''}"] = [
-                Point(trial.jobs * tenth / TENTHS, trial, f"rate_{tenth}")
+                Point(100 * tenth / TENTHS, trial, f"rate_{tenth}")
                 for tenth in range(1, TENTHS + 1)
             ]
     yield Sweep(
         "old-transaction",
         "Rate in each tenth of a drain, free and while another transaction holds a snapshot",
-        "jobs drained so far",
+        "percent of the jobs drained",
         "jobs/s",
         lines,
+        log_x=False,
     )
 
 
@@ -195,7 +198,7 @@ def churn(extent: Extent) -> Iterable[Sweep]:
     trials = {
         package.label: package.trial(
             "churn",
-            (HOUR if extent.full else rounds * package.jobs / 2) * extent.scale,
+            (HOUR if extent.full else rounds * ROUND) * extent.scale,
             rounds=rounds,
             # At its default of 10 jobs a claim, pgqueuer takes ten minutes for an hour's worth.
             batch_size=1000 if package is PGQUEUER else None,
@@ -217,12 +220,13 @@ def churn(extent: Extent) -> Iterable[Sweep]:
             "round",
             y,
             {
-                f"{label}, {trial.jobs:,} jobs": [
+                label: [
                     Point(number, trial, f"{figure}_{number}") for number in range(1, rounds + 1)
                 ]
                 for label, trial in trials.items()
             },
             log_x=False,
+            log_y=figure == "rate",
         )
 
 

@@ -80,7 +80,8 @@ def _circumstances(report: Report) -> Iterator[str]:
         yield "!!! warning"
         yield f"    {_plain(warning)}"
         yield ""
-    yield from _table(("", ""), [(name, _plain(value)) for name, value in _facts(report)])
+    head, *rows = [(name, _plain(value)) for name, value in _facts(report)]
+    yield from _table(head, rows)
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:

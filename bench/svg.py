@@ -257,7 +257,7 @@ class Scale:
         """Round values, not too many."""
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            steps = (1.0, 2.0, 5.0) if last - first <= 2 else (1.0,)
+            steps = (1.0, 2.0, 5.0) if self.high / self.low <= 300 else (1.0,)
             found = [10.0**power * step for power in range(first, last + 1) for step in steps]
         else:
             step = _step((self.high - self.low) / 5)
@@ -400,7 +400,7 @@ def _lines(chart: Chart) -> tuple[list[str], float]:
     """A line a series, over numbers."""
     colours = _colours([series.label for series in chart.series])
     parts, y = _title(chart)
-    legend, y = _legend(list(colours.items()), y, _mark)
+    legend, y = _legend(((s.label, colours[s.label]) for s in chart.series), y, _mark)
     parts += legend
     points = [point for series in chart.series for point in series.points]
     if not points:

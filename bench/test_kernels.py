@@ -1,6 +1,6 @@
 """The kernels one by one: compiled, pure, and pgqueuer's way of doing the same.
 
-    pytest bench --benchmark-enable --benchmark-time-unit=ms --benchmark-columns=median,iqr,rounds
+    pytest bench/test_kernels.py --benchmark-time-unit=ms --benchmark-columns=median,iqr,rounds
 
 Each round handles ``ITEMS`` items, a thousand: milliseconds a round are microseconds an item. The
 groups are headed by the target for the compiled kernel, in microseconds an item.
@@ -17,18 +17,18 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
-import asyncpg
 import pgqueuer
 import pgqueuer.models
 import pytest
 import uvloop
+from measure import Database, connect
+from servers import new_database
 
 import pgq_fast_ext.codec
 import pgq_fast_ext.notify
 from pgq_fast import Job
 from pgq_fast._pure import codec as pure_codec
 from pgq_fast._pure import notify as pure_notify
-from pgq_fast.embedded import embedded_postgres
 from pgq_fast.models import parse_headers
 
 ITEMS = 1000
@@ -221,10 +221,10 @@ def test_parse_event_as_pgqueuer(benchmark: Any) -> None:
 class Queue:
     """A queue of ``ITEMS`` jobs on a server, and a way to claim them all."""
 
-    def __init__(self, package: str, dsn: str) -> None:
+    def __init__(self, package: str, database: Database) -> None:
         self._loop = uvloop.new_event_loop()
         self._library = importlib.import_module(package)
-        self._connection = self._wait(asyncpg.connect(dsn))
+        self._connection = self._wait(connect(database))
         self._queries = self._library.Queries(self._library.AsyncpgDriver(self._connection))
         self._wait(self._queries.install())
         self._wait(self._queries.enqueue([ENTRYPOINT] * ITEMS, [PAYLOAD] * ITEMS, [0] * ITEMS))
@@ -263,10 +263,10 @@ class Queue:
 
 
 @pytest.fixture(params=["pgq_fast", "pgqueuer"])
-def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+def queue(request: pytest.FixtureRequest, pg_dsn: str) -> Iterator[Queue]:
     """The queue of each library, pgq_fast's with the implementation of this process."""
-    with embedded_postgres() as dsn:
-        queue = Queue(request.param, dsn)
+    with new_database(pg_dsn) as database:
+        queue = Queue(request.param, database)
         yield queue
         queue.close()
 

@@ -7,7 +7,6 @@ into the header and the summary.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -126,9 +125,9 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict
 
 
 @pytest.fixture(scope="session")
-def pg_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
+def pg_dsn(request: pytest.FixtureRequest) -> str:
     """Of the server; its role may create databases."""
-    yield request.config.stash[DSN]
+    return request.config.stash[DSN]
 
 
 @pytest.fixture

@@ -163,9 +163,34 @@ def test_build_complete_jobs_as_pgqueuer(benchmark: Any) -> None:
 # ------------------------------------------------------------------------------ jobs to the server
 
 
+class NoServer:
+    """A driver that answers at once, and keeps what it was given."""
+
+    def __init__(self, answer: list[dict[str, Any]]) -> None:
+        self._answer = answer
+        self.parameters: tuple[Any, ...] = ()
+
+    async def fetch(self, _query: str, *parameters: Any) -> list[dict[str, Any]]:
+        self.parameters = parameters
+        return self._answer
+
+    async def execute(self, _query: str, *parameters: Any) -> str:
+        self.parameters = parameters
+        return ""
+
+
+def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine that waits for nothing returns; without an event loop's share."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits for something")
+
+
 @pytest.mark.benchmark(group="a job to binary COPY; target 0.05")
 def test_encode_copy_jobs(benchmark: Any, codec: ModuleType) -> None:
-    """What a list costs before the driver sends it. pgqueuer leaves this to the driver."""
+    """What a list costs before the driver sends it. pgqueuer's way is in the next group."""
     nothing: list[bytes | None] = [None] * ITEMS
     data = benchmark(
         codec.encode_copy_jobs,
@@ -186,6 +211,16 @@ def test_pack_jobs(benchmark: Any, codec: ModuleType) -> None:
     assert packed[0] == [ENTRYPOINT]
 
 
+@pytest.mark.benchmark(group="a job as part of a few values; target 0.1")
+def test_enqueue_parameters_as_pgqueuer(benchmark: Any) -> None:
+    """The call of ``enqueue`` with a list, up to the driver: what comes after is the driver's."""
+    driver = NoServer([{"id": number} for number in range(ITEMS)])
+    queries = pgqueuer.Queries(driver)
+    arguments = [ENTRYPOINT] * ITEMS, [PAYLOAD] * ITEMS, [0] * ITEMS
+    assert benchmark(lambda: at_once(queries.enqueue(*arguments))) == list(range(ITEMS))
+    assert driver.parameters[2] == [PAYLOAD] * ITEMS
+
+
 @pytest.mark.benchmark(group="an outcome to parameters")
 def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     """What an acknowledgement costs before the driver sends it."""
@@ -193,6 +228,16 @@ def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     ids, statuses, _ = benchmark(codec.outcome_columns, [(job, "successful", None) for job in jobs])
     assert ids == list(range(ITEMS))
     assert statuses is None
+
+
+@pytest.mark.benchmark(group="an outcome to parameters")
+def test_outcome_columns_as_pgqueuer(benchmark: Any) -> None:
+    """The call of ``log_jobs``, up to the driver."""
+    driver = NoServer([])
+    queries = pgqueuer.Queries(driver)
+    outcomes = [(job, "successful", None) for job in validated([decoded_row()] * ITEMS)]
+    benchmark(lambda: at_once(queries.log_jobs(outcomes)))
+    assert driver.parameters[:2] == ([1] * ITEMS, ["successful"] * ITEMS)
 
 
 # ------------------------------------------------------------------------------ notifications

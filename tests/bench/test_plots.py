@@ -29,15 +29,6 @@ pytestmark = pytest.mark.impl_agnostic
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``bench("plots")``: a module of the benchmark."""
-    import importlib
-
-    monkeypatch.syspath_prepend(str(BENCH))
-    return importlib.import_module
-
-
-@pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with a README that has a block."""
     (tmp_path / "README.md").write_text(BLOCK)

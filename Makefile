@@ -77,7 +77,7 @@ test-oldest-pg: $(VENV)/.test $(VENV)/.kernels
 bench: $(VENV)/.test $(VENV)/.kernels
 	@mkdir -p .benchmarks
 	@PYDANTIC_DISABLE_PLUGINS=1 $(RUN) -m pytest bench/ $(if $(DSN),--pg-dsn '$(DSN)') \
-	    --benchmark-columns=median,iqr,ops,rounds \
+	    --benchmark-columns=median,iqr,ops,rounds --benchmark-max-time=0.5 \
 	    --benchmark-json='.benchmarks/$(shell date -u +%Y-%m-%dT%H%M%S).json' \
 	    $(if $(COMPARE),--benchmark-compare='$(COMPARE)') $(ARGS)
 

@@ -39,7 +39,7 @@ LATENCY_WARM_UP: Final = 20
 LATENCY_PAUSE: Final = (0.005, 0.015)
 # The entrypoint of a load, and its rate, as a part of what the worker can do.
 LOAD: Final = "load"
-LOADS: Final = {"half": 0.5, "full": 1.5}
+LOADS: Final = {"half": 0.5, "full": 1.25}
 # Seconds that a full load is ahead of the worker when waits begin to be measured.
 LOAD_BEHIND: Final = 0.5
 # Jobs to find out what the worker can do, more if that takes less time than this, in seconds.

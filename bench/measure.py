@@ -839,13 +839,15 @@ class Watcher:
         total, count = 0, LOAD_TRIAL
         while True:
             began = time.monotonic()
-            total += await bench.fill_load(count)
+            count = await bench.fill_load(count)
+            total += count
             while (await self._next())[1] < total:
                 pass
             seconds = time.monotonic() - began
             if seconds >= LOAD_LONG_ENOUGH:
                 return count / seconds, total
-            count *= 4
+            # As many as should take a little longer than that.
+            count = max(2 * count, round(1.2 * LOAD_LONG_ENOUGH * count / seconds))
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -152,9 +152,13 @@ def _figures(chart: Chart) -> Iterator[str]:
 
 def spread(point: Point) -> str:
     """Median, and lowest and highest where they differ."""
-    if point.lowest == point.highest:
-        return shown(point.median)
-    return f"{shown(point.median)} ({shown(point.lowest)} to {shown(point.highest)})"
+    return _spread(point.median, point.lowest, point.highest)
+
+
+def _spread(median: float, lowest: float, highest: float) -> str:
+    if lowest == highest:
+        return shown(median)
+    return f"{shown(median)} ({shown(lowest)} to {shown(highest)})"
 
 
 def _targets(report: Report) -> Iterator[str]:
@@ -167,7 +171,7 @@ def _targets(report: Report) -> Iterator[str]:
             (
                 target.scenario,
                 _plain(target.title),
-                spread(Point("", "", (target.lowest, target.median, target.highest))),
+                _spread(target.median, target.lowest, target.highest),
                 _plain(target.limit),
                 verdicts[target.met],
             )

@@ -79,7 +79,7 @@ class Runs:
 def chart(sweep: Sweep, runs: Runs) -> dict[str, Any]:
     """A chart for the file."""
     missing = [
-        {"label": f"{label}, {point.x:,g} {sweep.x}", "reason": runs.reasons[point.trial]}
+        {"label": f"{label}, {point.x:,.12g} {sweep.x}", "reason": runs.reasons[point.trial]}
         for label, points in sweep.lines.items()
         for point in points
         if point.trial in runs.reasons
@@ -119,7 +119,7 @@ def print_chart(found: Mapping[str, Any]) -> None:
             runs = point["runs"]
             spread = f"({min(runs):,.0f} to {max(runs):,.0f})" if len(runs) > 1 else ""
             print(
-                f"   {series['label']:32} {point['x']:>12,g} {found['x']:28} "
+                f"   {series['label']:32} {point['x']:>12,.12g} {found['x']:28} "
                 f"{statistics.median(runs):14,.0f} {found['y']} {spread}".rstrip()
             )
     for missing in found["missing"]:

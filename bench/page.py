@@ -139,7 +139,7 @@ def _figures(chart: Chart) -> Iterator[str]:
     rows = [
         (
             _plain(series.label),
-            _plain(point.x if isinstance(point.x, str) else f"{point.x:,g}"),
+            _plain(point.x if isinstance(point.x, str) else f"{point.x:,.12g}"),
             _plain(point.settings),
             spread(point),
         )

@@ -201,7 +201,7 @@ def test_pytest_measures_without_being_told_to(pg_dsn: str, tmp_path: Path) -> N
     done = python(
         "-m",
         "pytest",
-        "bench/test_enqueue.py",
+        "bench/test_path_enqueue.py",
         "-pno:cacheprovider",
         "-k=test_single and lease and not driver",
         f"--pg-dsn={pg_dsn}",

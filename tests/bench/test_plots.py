@@ -118,6 +118,7 @@ def test_the_page_has_what_figures_depend_on(bench: Any, place: Path) -> None:
     assert "- another: pip: no matching \\| distribution &lt;found>" in page
     assert "| a &lt;kind> of drain |" not in page
     assert "**missed**" in page
+    assert "| pgq_fast, lease | 1,000,000 |" in page
 
 
 def test_the_readme_shows_the_main_plot_and_nothing_else_changes(bench: Any, place: Path) -> None:

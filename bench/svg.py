@@ -311,8 +311,9 @@ def _bars(chart: Chart) -> tuple[list[str], float]:
     widest = max((_wide(line) for lines in labels.values() for line in lines), default=0)
     left = MARGIN + widest + 8
     values = [v for s in chart.series for p in s.points for v in (p.lowest, p.highest)]
-    # Beside the longest bar there is room for its figure.
-    scale = _value_scale(values, left, WIDTH - MARGIN - 66, chart.log_y)
+    # There is room for figures beside the longest bar, and left of the first dot.
+    start = left + 50 if chart.log_y else left
+    scale = _value_scale(values, start, WIDTH - MARGIN - 66, chart.log_y)
     draw_group = _dots if chart.log_y else _group
     top = y
     rows: list[str] = []

@@ -4,6 +4,10 @@
 #   make demo DSN=postgresql://... the same on your server, in a schema that is removed after
 #   make test                      the test suite: compiled, pure Python, and on the oldest PostgreSQL
 #   make test ARGS='-k enqueue'    ... a part of it
+#   make bench                     kernels and the whole path, in five minutes or so; JSON in .benchmarks/
+#   make bench DSN=postgresql://... on your server; ARGS='-k latency' for a part
+#   make bench COMPARE=FILE.json   ... beside an earlier run
+#   make results                   docs/results.md and its plots, from bench/results/*.json
 #   make lint                      ruff, mypy --strict, import-linter
 #   make docs                      the documentation, into site/
 #   make wheels                    sdist and wheels for each Python found, built, installed and tried
@@ -44,7 +48,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-c test-python test-oldest-pg lint docs wheels build python clean FORCE
+.PHONY: help demo bench results test test-c test-python test-oldest-pg lint docs wheels build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -68,6 +72,17 @@ test-python: $(VENV)/.test $(VENV)/.kernels
 # The same server answers whatever version is asked for when the user brings one.
 test-oldest-pg: $(VENV)/.test $(VENV)/.kernels
 	$(if $(PGQ_TEST_DSN),,PGQ_TEST_PG=16 PGQ_FAST_IMPL=c $(PYTEST) -m pg_matrix $(ARGS))
+
+# Figures, and everything they depend on, are kept under the time that they were made at.
+bench: $(VENV)/.test $(VENV)/.kernels
+	@mkdir -p .benchmarks
+	@PYDANTIC_DISABLE_PLUGINS=1 $(RUN) -m pytest bench/ $(if $(DSN),--pg-dsn '$(DSN)') \
+	    --benchmark-columns=median,iqr,ops,rounds --benchmark-max-time=0.5 \
+	    --benchmark-json='.benchmarks/$(shell date -u +%Y-%m-%dT%H%M%S).json' \
+	    $(if $(COMPARE),--benchmark-compare='$(COMPARE)') $(ARGS)
+
+results: $(VENV)/.test
+	$(RUN) bench/plots.py bench/results/*.json --into docs/results
 
 lint: $(VENV)/.lint $(VENV)/.kernels
 	$(RUN) -m ruff check .

@@ -3,6 +3,7 @@
     python bench/compare.py                       everything, in twenty minutes or so
     python bench/compare.py --quick               a first impression in about one
     python bench/compare.py --only drain --repeat 5 --json figures.json
+    python bench/compare.py --only drain --compare figures.json    beside that earlier run
 
 Each measurement runs in a process of its own, on uvloop, in a new database with a freshly
 installed schema. The queue tables are ANALYZEd once they are filled, for both libraries, and a
@@ -18,55 +19,30 @@ is not touched.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import fnmatch
 import json
-import os
-import platform
-import secrets
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import earlier
+from command import today, typed
+from facts import gather, print_facts
 from figures import Runs, Spread, Verdict, best, judge, spread
-from measure import PAYLOAD, Database, Figures, Trial, request_line
+from measure import PAYLOAD_BYTES, Figures, Trial
+from options import positive_float, positive_int
 from scenarios import GROUPS, Scenario, Side
+from servers import BenchError, postgres
+from trials import run_trial
 
 REPEAT: Final = 3
 QUICK_REPEAT: Final = 1
 QUICK_SCALE: Final = 0.2
 # Jobs of a trial at least, whatever the scale: a median of waits needs some.
 FEWEST: Final = 10
-# Load average a CPU up to which a machine counts as idle.
-IDLE: Final = 0.25
-# Seconds after which a measurement counts as hanging.
-TIMEOUT: Final = 600
-
-PACKAGES: Final = ("pgqueuer", "pgq_fast", "asyncpg", "psycopg", "pydantic", "uvloop")
-
-SERVER_SETTINGS: Final = (
-    "server_version",
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
-    "wal_level",
-    "wal_sync_method",
-    "shared_buffers",
-    "work_mem",
-    "max_wal_size",
-    "checkpoint_timeout",
-    "autovacuum",
-    "jit",
-    "max_connections",
-)
-# Off, they make commits cheaper than they are where data matters.
-DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 
 # How each figure is headed and printed.
 FIGURES: Final = {
@@ -83,123 +59,7 @@ FIGURES: Final = {
 }
 
 
-class BenchError(RuntimeError):
-    """A measurement failed, or cannot be made here."""
-
-
-# ------------------------------------------------------------------------------ where it ran
-
-
-def processor() -> str:
-    """The model of the CPU."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on, the server aside."""
-    return {
-        "cpu": processor(),
-        "cpu_count": os.cpu_count(),
-        "system": platform.platform(),
-        # What else was going on when the run began.
-        "load_average": round(os.getloadavg()[0], 2),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        found[name] = version(name.replace("_", "-"))
-    return found
-
-
-async def query(dsn: str, statement: str, *args: object) -> Any:
-    """One value, or None.
-
-    Raises:
-        BenchError: The server does not answer, or refuses.
-    """
-    import asyncpg
-
-    try:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return await connection.fetchval(statement, *args)
-        finally:
-            await connection.close()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise BenchError(f"cannot use the server: {error}") from error
-
-
-def server(dsn: str) -> dict[str, str]:
-    """Its version and settings."""
-    return {
-        name: asyncio.run(query(dsn, "SELECT current_setting($1)", name))
-        for name in SERVER_SETTINGS
-    }
-
-
-def warnings(facts: dict[str, Any]) -> list[str]:
-    """What to hold against the figures."""
-    found = [
-        f"{name} is off: commits are cheaper here than where data must survive a crash"
-        for name in DURABILITY
-        if facts["server"][name] == "off"
-    ]
-    load, cpus = facts["machine"]["load_average"], facts["machine"]["cpu_count"]
-    if load > IDLE * cpus:
-        found.append(f"the machine is at other work: load {load}, {cpus} CPUs")
-    return found
-
-
 # ------------------------------------------------------------------------------ measuring
-
-
-@contextmanager
-def new_database(dsn: str) -> Iterator[Database]:
-    """An empty database, dropped at the end whoever is still connected."""
-    name = f"pgq_fast_bench_{secrets.token_hex(4)}"
-    asyncio.run(query(dsn, f"CREATE DATABASE {name} TEMPLATE template0"))
-    try:
-        yield Database(dsn, name)
-    finally:
-        asyncio.run(query(dsn, f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-def run_trial(trial: Trial, dsn: str) -> Figures:
-    """One measurement, in a process of its own."""
-    # Names, schema and connection are chosen here; the user's shell must not.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PGQUEUER_", "PGQ_FAST_"))
-    }
-    # By name, so that kernels that are missing end the run instead of being measured as fast.
-    environment["PGQ_FAST_IMPL"] = trial.implementation
-    environment["PGQUEUER_LAYOUT"] = trial.layout
-    with new_database(dsn) as database:
-        # A process of its own loads one library only, and starts without what others left behind.
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("measure.py"))],
-            input=request_line("measure", trial, database),
-            capture_output=True,
-            env=environment,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip()[-2000:]
-        raise BenchError(f"{trial.package}, {trial.task}, {trial.settings()}: {reason}")
-    figures: Figures = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 def run_group(scenarios: Sequence[Scenario], repeat: int, dsn: str) -> Runs:
@@ -324,14 +184,10 @@ def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict
 
 def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str) -> dict[str, Any]:
     """Measure and print everything; the same as data."""
-    facts: dict[str, Any] = {"versions": versions(), "machine": machine(), "server": server(dsn)}
-    facts["warnings"] = warnings(facts)
-    for title in ("versions", "machine", "server"):
-        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items()))
-    for warning in facts["warnings"]:
-        print(f"WARNING: {warning}")
+    date, facts = today(), gather(dsn)
+    print_facts(facts)
     print(
-        f"{len(PAYLOAD)} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
+        f"{PAYLOAD_BYTES} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
         "highest); ratios of medians (lowest to highest ratio of a repeat)\n"
         "new database for each measurement; tables ANALYZEd once filled, for both libraries; "
         "CHECKPOINT before; * is the best of a side, which counts"
@@ -354,6 +210,9 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
         f"\n{seconds:.0f} s; every job was found where it should be: run once and logged, or queued"
     )
     return {
+        "kind": "compare",
+        "command": typed(),
+        "date": date,
         **facts,
         "repeat": options.repeat,
         "scale": options.scale,
@@ -363,20 +222,6 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
 
 
 # ------------------------------------------------------------------------------ the command
-
-
-def positive_int(text: str) -> int:
-    """A number of repeats."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def positive_float(text: str) -> float:
-    """A scale."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -401,26 +246,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"--repeat {QUICK_REPEAT} --scale {QUICK_SCALE}, where they are not given",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything here as well")
+    parser.add_argument(
+        "--compare",
+        metavar="EARLIER.json",
+        type=Path,
+        help="print the ratio of each figure to that of an earlier run, which --json kept",
+    )
     options = parser.parse_args(arguments)
     if options.repeat is None:
         options.repeat = QUICK_REPEAT if options.quick else REPEAT
     if options.scale is None:
         options.scale = QUICK_SCALE if options.quick else 1.0
     return options
-
-
-@contextmanager
-def postgres(dsn: str | None) -> Iterator[str]:
-    """The user's server, or an embedded one."""
-    from pgq_fast.embedded import embedded_postgres, sigterm_as_exit
-
-    if dsn is None:
-        with embedded_postgres() as own:
-            yield own
-    else:
-        # So that the database of the moment is dropped.
-        with sigterm_as_exit():
-            yield dsn
 
 
 def main() -> int:
@@ -432,15 +269,19 @@ def main() -> int:
             print(f"{scenario.name:15} {scenario.title}")
         return 0 if options.list else 2
     try:
+        # Before hours are spent that it cannot be set beside.
+        before = earlier.read(options.compare) if options.compare else None
         with postgres(options.dsn) as dsn:
             found = compare(options, groups, dsn)
-    except (BenchError, subprocess.TimeoutExpired) as error:
+    except BenchError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
+    if before is not None:
+        earlier.print_beside(found, before, options.compare.name)
     return 0
 
 

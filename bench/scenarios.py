@@ -165,7 +165,7 @@ GROUPS: Final[Sequence[Sequence[Scenario]]] = (
     (
         Scenario(
             "cpu-sleep0",
-            "client CPU a job, handler that awaits asyncio.sleep(0), defaults",
+            "drain, handler that awaits asyncio.sleep(0), everything at its defaults",
             {
                 "pgqueuer": [old("drain", SLOW, handler="sleep(0)")],
                 "pgq_fast": [new("drain", FAST, handler="sleep(0)")],

@@ -1,6 +1,6 @@
 """The kernels one by one: compiled, pure, and pgqueuer's way of doing the same.
 
-    pytest bench --benchmark-enable --benchmark-time-unit=ms --benchmark-columns=median,iqr,rounds
+    pytest bench/test_kernels.py --benchmark-time-unit=ms --benchmark-columns=median,iqr,rounds
 
 Each round handles ``ITEMS`` items, a thousand: milliseconds a round are microseconds an item. The
 groups are headed by the target for the compiled kernel, in microseconds an item.
@@ -17,18 +17,18 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
-import asyncpg
 import pgqueuer
 import pgqueuer.models
 import pytest
 import uvloop
+from measure import Database, connect
+from servers import new_database
 
 import pgq_fast_ext.codec
 import pgq_fast_ext.notify
 from pgq_fast import Job
 from pgq_fast._pure import codec as pure_codec
 from pgq_fast._pure import notify as pure_notify
-from pgq_fast.embedded import embedded_postgres
 from pgq_fast.models import parse_headers
 
 ITEMS = 1000
@@ -163,9 +163,34 @@ def test_build_complete_jobs_as_pgqueuer(benchmark: Any) -> None:
 # ------------------------------------------------------------------------------ jobs to the server
 
 
+class NoServer:
+    """A driver that answers at once, and keeps what it was given."""
+
+    def __init__(self, answer: list[dict[str, Any]]) -> None:
+        self._answer = answer
+        self.parameters: tuple[Any, ...] = ()
+
+    async def fetch(self, _query: str, *parameters: Any) -> list[dict[str, Any]]:
+        self.parameters = parameters
+        return self._answer
+
+    async def execute(self, _query: str, *parameters: Any) -> str:
+        self.parameters = parameters
+        return ""
+
+
+def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine that waits for nothing returns; without an event loop's share."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits for something")
+
+
 @pytest.mark.benchmark(group="a job to binary COPY; target 0.05")
 def test_encode_copy_jobs(benchmark: Any, codec: ModuleType) -> None:
-    """What a list costs before the driver sends it. pgqueuer leaves this to the driver."""
+    """What a list costs before the driver sends it. pgqueuer's way is in the next group."""
     nothing: list[bytes | None] = [None] * ITEMS
     data = benchmark(
         codec.encode_copy_jobs,
@@ -186,6 +211,16 @@ def test_pack_jobs(benchmark: Any, codec: ModuleType) -> None:
     assert packed[0] == [ENTRYPOINT]
 
 
+@pytest.mark.benchmark(group="a job as part of a few values; target 0.1")
+def test_enqueue_parameters_as_pgqueuer(benchmark: Any) -> None:
+    """The call of ``enqueue`` with a list, up to the driver: what comes after is the driver's."""
+    driver = NoServer([{"id": number} for number in range(ITEMS)])
+    queries = pgqueuer.Queries(driver)
+    arguments = [ENTRYPOINT] * ITEMS, [PAYLOAD] * ITEMS, [0] * ITEMS
+    assert benchmark(lambda: at_once(queries.enqueue(*arguments))) == list(range(ITEMS))
+    assert driver.parameters[2] == [PAYLOAD] * ITEMS
+
+
 @pytest.mark.benchmark(group="an outcome to parameters")
 def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     """What an acknowledgement costs before the driver sends it."""
@@ -193,6 +228,16 @@ def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     ids, statuses, _ = benchmark(codec.outcome_columns, [(job, "successful", None) for job in jobs])
     assert ids == list(range(ITEMS))
     assert statuses is None
+
+
+@pytest.mark.benchmark(group="an outcome to parameters")
+def test_outcome_columns_as_pgqueuer(benchmark: Any) -> None:
+    """The call of ``log_jobs``, up to the driver."""
+    driver = NoServer([])
+    queries = pgqueuer.Queries(driver)
+    outcomes = [(job, "successful", None) for job in validated([decoded_row()] * ITEMS)]
+    benchmark(lambda: at_once(queries.log_jobs(outcomes)))
+    assert driver.parameters[:2] == ([1] * ITEMS, ["successful"] * ITEMS)
 
 
 # ------------------------------------------------------------------------------ notifications
@@ -221,10 +266,10 @@ def test_parse_event_as_pgqueuer(benchmark: Any) -> None:
 class Queue:
     """A queue of ``ITEMS`` jobs on a server, and a way to claim them all."""
 
-    def __init__(self, package: str, dsn: str) -> None:
+    def __init__(self, package: str, database: Database) -> None:
         self._loop = uvloop.new_event_loop()
         self._library = importlib.import_module(package)
-        self._connection = self._wait(asyncpg.connect(dsn))
+        self._connection = self._wait(connect(database))
         self._queries = self._library.Queries(self._library.AsyncpgDriver(self._connection))
         self._wait(self._queries.install())
         self._wait(self._queries.enqueue([ENTRYPOINT] * ITEMS, [PAYLOAD] * ITEMS, [0] * ITEMS))
@@ -263,10 +308,10 @@ class Queue:
 
 
 @pytest.fixture(params=["pgq_fast", "pgqueuer"])
-def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+def queue(request: pytest.FixtureRequest, pg_dsn: str) -> Iterator[Queue]:
     """The queue of each library, pgq_fast's with the implementation of this process."""
-    with embedded_postgres() as dsn:
-        queue = Queue(request.param, dsn)
+    with new_database(pg_dsn) as database:
+        queue = Queue(request.param, database)
         yield queue
         queue.close()
 

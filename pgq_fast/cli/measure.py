@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -32,7 +35,13 @@ __all__ = ["register"]
 SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes", "wal_level")
 """Settings of the server without which the figures mean nothing."""
 
+DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
+"""Off, they make commits cheaper than they are where data matters."""
+
 ROUND_TRIPS: Final = 50
+
+STEPS: Final = {"enqueue": "enqueue, in lists", "drain": "drain"}
+"""What is measured, and how tables call it."""
 
 
 class DriverChoice(Enum):
@@ -76,6 +85,10 @@ class Figures:
     enqueue: list[float]
     drain: list[float]
 
+    def by_step(self) -> dict[str, list[float]]:
+        """The same under the names of ``STEPS``."""
+        return {"enqueue": self.enqueue, "drain": self.drain}
+
 
 def bench(
     context: typer.Context,
@@ -86,10 +99,16 @@ def bench(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")
     ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="What --json printed earlier: ratios to its medians are shown as well."),
+    ] = None,
 ) -> None:
-    """One producer, then one worker, on this machine; progress goes to stderr."""
+    """One producer, then one worker, on this machine; progress and warnings go to stderr."""
     from pgq_fast.embedded import sigterm_as_exit
 
+    # Before time is spent on what it cannot be compared with.
+    earlier = _read_earlier(compare) if compare else {}
     options: GlobalOptions = context.ensure_object(GlobalOptions)
     library = _library(driver)
     dsn = options.pg_dsn or None
@@ -97,34 +116,54 @@ def bench(
     # SIGTERM, too, leaves nothing behind.
     with progress() as report, sigterm_as_exit():
         server = run_in_loop(_server(library, dsn))
+        warnings = [
+            f"{name} is off: commits are cheaper here than where data must survive a crash"
+            for name in DURABILITY
+            if server[name] == "off"
+        ]
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
         found = {
             layout: _measure(report, library, dsn, layout, jobs, rounds, batch_size)
             for layout in layouts
         }
+    ratios = _ratios(found, earlier)
     setup: dict[str, object] = {
+        "date": datetime.now(UTC).date().isoformat(),
         "pgq_fast": version("pgq-fast"),
         "implementation": "compiled" if __impl__ == "c" else "pure Python",
         "python": platform.python_version(),
         "driver": f"{library} {version(library)}",
         "cpus": os.cpu_count(),
+        "system": platform.platform(),
         **server,
         "jobs": jobs,
         "rounds": rounds,
         "batch_size": batch_size,
     }
     if as_json:
-        rates = {
-            layout.value: {"enqueue": figures.enqueue, "drain": figures.drain}
-            for layout, figures in found.items()
-        }
-        print_json({**setup, "jobs_per_second": rates})
+        rates = {layout.value: figures.by_step() for layout, figures in found.items()}
+        more = {"ratio_to_earlier": ratios} if compare else {}
+        print_json({**setup, "warnings": warnings, "jobs_per_second": rates, **more})
         return
     print_table(
-        ["Layout", "Jobs a second", "Lowest", "Median", "Highest"],
         [
-            (layout.value, step, *(f"{rate:,.0f}" for rate in _spread(rates)))
+            "Layout",
+            "Jobs a second",
+            "Lowest",
+            "Median",
+            "Highest",
+            *(["To earlier"] * bool(compare)),
+        ],
+        [
+            (
+                layout.value,
+                STEPS[step],
+                *(f"{rate:,.0f}" for rate in _spread(rates)),
+                *([_ratio_shown(ratios.get(layout.value, {}).get(step))] * bool(compare)),
+            )
             for layout, figures in found.items()
-            for step, rates in (("enqueue, in lists", figures.enqueue), ("drain", figures.drain))
+            for step, rates in figures.by_step().items()
         ],
     )
     print_table(["Measured with", ""], [(name, _shown(value)) for name, value in setup.items()])
@@ -140,6 +179,39 @@ def _library(wanted: DriverChoice | None) -> DriverName:
 
 def _spread(rates: Sequence[float]) -> tuple[float, float, float]:
     return min(rates), statistics.median(rates), max(rates)
+
+
+def _read_earlier(path: Path) -> dict[str, dict[str, float]]:
+    """Median rates of an earlier run, by layout and step."""
+    try:
+        rates = json.loads(path.read_text(encoding="utf-8"))["jobs_per_second"]
+        return {
+            layout: {step: statistics.median(steps[step]) for step in STEPS}
+            for layout, steps in rates.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CliError(
+            f"--compare takes a file of what 'pgq bench --json' prints: {error}"
+        ) from error
+
+
+def _ratios(
+    found: Mapping[Layout, Figures], earlier: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Medians as multiples of those before, of the layouts that both have."""
+    return {
+        layout.value: {
+            step: round(statistics.median(rates) / earlier[layout.value][step], 3)
+            for step, rates in figures.by_step().items()
+            if earlier[layout.value][step] > 0
+        }
+        for layout, figures in found.items()
+        if layout.value in earlier
+    }
+
+
+def _ratio_shown(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -33,13 +32,6 @@ def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``bench("figures")``: a module of the benchmark."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    return importlib.import_module
-
-
 def databases(dsn: str) -> list[str]:
     """Databases of the benchmark that exist on the server."""
     with psycopg.connect(dsn) as connection:
@@ -63,6 +55,9 @@ def test_measures_and_reports(pg_dsn: str, tmp_path: Path) -> None:
     assert databases(pg_dsn) == []
 
     found = json.loads(path.read_text())
+    assert found["kind"] == "compare"
+    # Neither the DSN nor the file is anybody else's business.
+    assert found["command"].endswith(f"--scale={TINY} --repeat=1 --dsn=DSN")
     assert found["versions"]["pgqueuer"] == "1.6.0"
     assert found["machine"]["cpu_count"] == os.cpu_count()
     off = [name for name in ("fsync", "synchronous_commit") if found["server"][name] == "off"]

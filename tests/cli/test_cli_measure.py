@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -51,7 +52,42 @@ async def test_bench_as_json(pgq_here: Run, queue_dsn: str, driver: str) -> None
             assert len(rates[step]) == 2
             assert min(rates[step]) > 0
     assert "lease, round 2, drain: 120 of 120" in done.stderr
+    off = [
+        name for name in ("fsync", "synchronous_commit", "full_page_writes") if found[name] == "off"
+    ]
+    assert [warning.split()[0] for warning in found["warnings"]] == off
+    for name in off:
+        assert f"warning: {name} is off" in done.stderr
     assert schemas(queue_dsn) == []
+
+
+async def test_bench_beside_an_earlier_run(pgq_here: Run, tmp_path: Path) -> None:
+    file = tmp_path / "earlier.json"
+    rates = {"enqueue": [1.0, 2.0, 3.0], "drain": [1e12]}
+    file.write_text(json.dumps({"jobs_per_second": {"lease": rates}}))
+    options = ("bench", "--jobs", "20", "--rounds", "1", "--compare", str(file))
+    found = json.loads(succeeded(await pgq_here("--layout", "lease", *options, "--json")).stdout)
+    now = found["jobs_per_second"]["lease"]["enqueue"][0]
+    assert found["ratio_to_earlier"] == {
+        "lease": {"enqueue": pytest.approx(now / 2, rel=1e-2), "drain": 0}
+    }
+    done = succeeded(await pgq_here("--layout", "lease", *options))
+    assert "To earlier" in done.stdout
+    assert "0.00" in done.stdout
+    # A layout that the earlier run has not measured has no ratio.
+    done = succeeded(await pgq_here("--layout", "compat", *options, "--json"))
+    assert json.loads(done.stdout)["ratio_to_earlier"] == {}
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"jobs_per_second": {"lease": {}}}'])
+async def test_an_earlier_run_that_is_none_is_refused(
+    pgq_here: Run, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "earlier.json"
+    if content is not None:
+        file.write_text(content)
+    line = failed_with_one_line(await pgq_here("bench", "--compare", str(file)))
+    assert "--compare takes a file of what 'pgq bench --json' prints" in line
 
 
 async def test_bench_as_tables(pgq_here: Run) -> None:

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -90,11 +91,43 @@ PEERS: Final = (
         {"defaults": 1_500, "best": 3_000},
         {"defaults": {}, "best": {"run": {"concurrency": 30}, "pool": {"max_size": 20}}},
     ),
+    Peer(
+        "graphile-worker",
+        "graphile.mjs",
+        ("graphile-worker@0.18.0",),
+        {"defaults": 5_000, "best": 100_000},
+        {
+            "defaults": {},
+            "best": {
+                "concurrentJobs": 24,
+                "maxPoolSize": 25,
+                "localQueue": {"size": 500},
+                "completeJobBatchDelay": 0,
+                "failJobBatchDelay": 0,
+            },
+        },
+    ),
 )
 
 
+def install_steps(peer: Peer, home: Path) -> list[list[str]]:
+    """The commands that install a peer in *home*.
+
+    Raises:
+        BenchError: Node is not there.
+    """
+    if not peer.program.endswith(".mjs"):
+        pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        return [[sys.executable, "-m", "venv", str(home)], [*pip, *peer.requirements]]
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        raise BenchError("cannot be installed: there is no Node here")
+    home.mkdir(parents=True, exist_ok=True)
+    return [[npm, "install", "--silent", "--prefix", str(home), *peer.requirements]]
+
+
 def interpreter(peer: Peer) -> str:
-    """The Python that has the peer.
+    """What runs the peer's program, after the peer was installed.
 
     Raises:
         BenchError: It cannot be installed; the message is the installer's last line.
@@ -102,19 +135,16 @@ def interpreter(peer: Peer) -> str:
     if not peer.requirements:
         return sys.executable
     home = CACHE / peer.name
-    python, done = home / "bin" / "python", home / ".installed"
+    done = home / ".installed"
     wanted = "\n".join(peer.requirements)
     if not done.exists() or done.read_text() != wanted:
-        for command in (
-            [sys.executable, "-m", "venv", str(home)],
-            [str(python), "-m", "pip", "install", "--quiet", *peer.requirements],
-        ):
+        for command in install_steps(peer, home):
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode:
                 lines = (ran.stderr or ran.stdout).strip().splitlines() or ["no reason was given"]
                 raise BenchError(f"cannot be installed: {lines[-1]}")
         done.write_text(wanted)
-    return str(python)
+    return "node" if peer.program.endswith(".mjs") else str(home / "bin" / "python")
 
 
 class Program:
@@ -133,7 +163,7 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**environment, **peer.environment},
+            env={**environment, **peer.environment, "PEER_HOME": str(CACHE / peer.name)},
             text=True,
         )
         # A program that hangs is ended, and its missing answer is the error.
@@ -155,7 +185,10 @@ class Program:
             self.errors.seek(0)
             lines = self.errors.read().strip().splitlines()
             raise BenchError(lines[-1] if lines else "it was ended, or ended without a word")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise BenchError(f"its answer cannot be read: {error}") from error
         return answer
 
     def __enter__(self) -> Program:

@@ -92,6 +92,13 @@ PEERS: Final = (
         {"defaults": {}, "best": {"run": {"concurrency": 30}, "pool": {"max_size": 20}}},
     ),
     Peer(
+        "oban",
+        "oban_app.py",
+        ("oban==0.7.0", "uvloop"),
+        {"defaults": 3_000, "best": 5_000},
+        {"defaults": {}, "best": {"limit": 500}},
+    ),
+    Peer(
         "graphile-worker",
         "graphile.mjs",
         ("graphile-worker@0.18.0",),

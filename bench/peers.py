@@ -8,6 +8,9 @@ interpreter's, where its tree is. A trial has a new database, ANALYZEd once it i
 that from a worker's start to the last job's run, to 20 ms. Payloads carry a number, and a trial in
 which one did not run exactly once is an error, not a figure. What a library keeps of its jobs stays
 at its default.
+
+"best" are settings that the library's documentation recommends for throughput, not the result of a
+search: who knows a library better may find better ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """procrastinate 3.
 
-Settings: ``concurrency`` and the size of the pool, in its documentation "Launch a worker" and
-"Define a connector"; bulk is ``batch_defer_async``, in "Defer a batch of jobs".
+Settings: the worker's ``concurrency`` and the size of the connector's pool; bulk is
+``batch_defer_async``.
 """
 
 from __future__ import annotations

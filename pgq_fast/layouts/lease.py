@@ -280,10 +280,7 @@ class LeaseLayout:
             flags += ("limited", "several")
         else:
             flags += ("unlimited", "single" if len(self._names) == 1 else "several")
-        takes_turn = args[6]
-        if ended or (takes_turn and self._seats is None and self._relaxes(acknowledges=True)):
-            # A large claim is one that ends leases even where there are none: each variant of the
-            # statement would be parsed, and planned several times, by each connection.
+        if ended:
             flags += ("ending", self._log_flag)
             numbers = codec.encode_ids([lease.id for lease in ended])
             args = (*args, numbers, *self._log_modes)

@@ -19,10 +19,13 @@ pytestmark = pytest.mark.impl_agnostic
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # What is started is no worker of this run; it would measure nothing, were it one.
+    environment.pop("PYTEST_XDIST_WORKER", None)
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=110,

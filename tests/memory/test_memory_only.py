@@ -76,6 +76,7 @@ def test_it_has_what_queries_have_but_for_the_database() -> None:
         # Tables, and which ones there are.
         "alter_durability",
         "apply_upgrade",
+        "first_missing",
         "installed_layout",
         "migrate",
         "optimize_autovacuum",

@@ -20,20 +20,17 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Final
 
-import earlier
-from command import today, typed
 from facts import gather, print_facts
 from figures import Runs, Spread, Verdict, best, judge, spread
 from measure import PAYLOAD_BYTES, Figures, Trial
-from options import positive_float, positive_int
+from options import add_common, settle
+from recording import Recording
 from scenarios import GROUPS, Scenario, Side
 from servers import BenchError, postgres
 from trials import run_trial
@@ -182,9 +179,11 @@ def as_json(scenario: Scenario, runs: Runs, verdicts: Sequence[Verdict]) -> dict
     }
 
 
-def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str) -> dict[str, Any]:
+def compare(
+    options: argparse.Namespace, groups: list[list[Scenario]], dsn: str, recording: Recording
+) -> dict[str, Any]:
     """Measure and print everything; the same as data."""
-    date, facts = today(), gather(dsn)
+    facts = gather(dsn)
     print_facts(facts)
     print(
         f"{PAYLOAD_BYTES} bytes of payload; {options.repeat} repeats in turn; medians (lowest to "
@@ -192,7 +191,6 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
         "new database for each measurement; tables ANALYZEd once filled, for both libraries; "
         "CHECKPOINT before; * is the best of a side, which counts"
     )
-    began = time.monotonic()
     results, summary = [], []
     for group in groups:
         group = [scaled(scenario, options.scale) for scenario in group]
@@ -205,20 +203,11 @@ def compare(options: argparse.Namespace, groups: list[list[Scenario]], dsn: str)
     print(f"\n{'scenario':15} {'':42} {'found':26} {'target':8}")
     for name, verdict in summary:
         print(f"{name:15} {target_line(verdict)}")
-    seconds = time.monotonic() - began
     print(
-        f"\n{seconds:.0f} s; every job was found where it should be: run once and logged, or queued"
+        f"\n{recording.seconds:.0f} s; every job was found where it should be: run once and "
+        "logged, or queued"
     )
-    return {
-        "kind": "compare",
-        "command": typed(),
-        "date": date,
-        **facts,
-        "repeat": options.repeat,
-        "scale": options.scale,
-        "seconds": seconds,
-        "scenarios": results,
-    }
+    return recording.document(facts, scenarios=results)
 
 
 # ------------------------------------------------------------------------------ the command
@@ -229,7 +218,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dsn", help="a server of yours instead of an embedded one")
+    add_common(parser, REPEAT)
     parser.add_argument(
         "--only",
         metavar="PATTERN",
@@ -238,26 +227,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="scenarios whose name has this part or matches it; may be repeated",
     )
     parser.add_argument("--list", action="store_true", help="list the scenarios and do no more")
-    parser.add_argument("--repeat", type=positive_int, help=f"default: {REPEAT}")
-    parser.add_argument("--scale", type=positive_float, help="multiplies the numbers of jobs")
     parser.add_argument(
         "--quick",
         action="store_true",
         help=f"--repeat {QUICK_REPEAT} --scale {QUICK_SCALE}, where they are not given",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything here as well")
-    parser.add_argument(
-        "--compare",
-        metavar="EARLIER.json",
-        type=Path,
-        help="print the ratio of each figure to that of an earlier run, which --json kept",
-    )
-    options = parser.parse_args(arguments)
-    if options.repeat is None:
-        options.repeat = QUICK_REPEAT if options.quick else REPEAT
-    if options.scale is None:
-        options.scale = QUICK_SCALE if options.quick else 1.0
-    return options
+    return settle(parser.parse_args(arguments), REPEAT, QUICK_REPEAT, QUICK_SCALE)
 
 
 def main() -> int:
@@ -269,19 +244,15 @@ def main() -> int:
             print(f"{scenario.name:15} {scenario.title}")
         return 0 if options.list else 2
     try:
-        # Before hours are spent that it cannot be set beside.
-        before = earlier.read(options.compare) if options.compare else None
+        recording = Recording("compare", options)
         with postgres(options.dsn) as dsn:
-            found = compare(options, groups, dsn)
+            found = compare(options, groups, dsn, recording)
     except BenchError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    if before is not None:
-        earlier.print_beside(found, before, options.compare.name)
+    recording.keep(found)
     return 0
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from facts import gather
+from facts import gather, in_words
 from servers import BenchError, postgres
 from whole_path import Path
 
@@ -76,13 +76,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """What is measured with."""
     facts = config.stash.get(FACTS, None)
-    if facts is None:
-        return []
-    lines = [
-        f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items())
-        for title in ("versions", "machine", "server")
-    ]
-    return [*lines, *(f"WARNING: {warning}" for warning in facts["warnings"])]
+    return [] if facts is None else in_words(facts)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -30,8 +30,6 @@ SERVER_SETTINGS: Final = (
     "jit",
     "max_connections",
 )
-# Off, they make commits cheaper than they are where data matters.
-DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 def processor() -> str:
@@ -83,21 +81,27 @@ def gather(dsn: str) -> dict[str, Any]:
     return {**facts, "warnings": warnings(facts)}
 
 
+def in_words(facts: dict[str, Any]) -> list[str]:
+    """A line for each part and each warning."""
+    return [
+        *(
+            f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items())
+            for title in ("versions", "machine", "server")
+        ),
+        *(f"WARNING: {warning}" for warning in facts["warnings"]),
+    ]
+
+
 def print_facts(facts: dict[str, Any]) -> None:
     """The same for a reader."""
-    for title in ("versions", "machine", "server"):
-        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items()))
-    for warning in facts["warnings"]:
-        print(f"WARNING: {warning}")
+    print(*in_words(facts), sep="\n")
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
     """What to hold against the figures."""
-    found = [
-        f"{name} is off: commits are cheaper here than where data must survive a crash"
-        for name in DURABILITY
-        if facts["server"][name] == "off"
-    ]
+    from pgq_fast.trial import cheap_commits
+
+    found = cheap_commits(facts["server"])
     load, cpus = facts["machine"]["load_average"], facts["machine"]["cpu_count"]
     if load > IDLE * cpus:
         found.append(f"the machine is at other work: load {load}, {cpus} CPUs")

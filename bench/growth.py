@@ -13,19 +13,15 @@ its reason, and makes the command end with 1. ``bench/plots.py`` draws what ``--
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import earlier
-from command import today, typed
 from facts import gather, print_facts
 from measure import Figures, Trial
-from options import positive_float, positive_int
+from options import add_common, settle
+from recording import Recording, print_chart
 from servers import BenchError, postgres
 from sweeps import FAMILIES, Extent, Point, Sweep
 from trials import TrialFailed, named, run_trial
@@ -111,28 +107,13 @@ def chart(sweep: Sweep, runs: Runs) -> dict[str, Any]:
     }
 
 
-def print_chart(found: Mapping[str, Any]) -> None:
-    """The same for a reader."""
-    print(f"\n{found['name']}: {found['title']}")
-    for series in found["series"]:
-        for point in series["points"]:
-            runs = point["runs"]
-            spread = f"({min(runs):,.0f} to {max(runs):,.0f})" if len(runs) > 1 else ""
-            print(
-                f"   {series['label']:32} {point['x']:>12,.12g} {found['x']:28} "
-                f"{statistics.median(runs):14,.0f} {found['y']} {spread}".rstrip()
-            )
-    for missing in found["missing"]:
-        print(f"   MISSING: {missing['label']}: {missing['reason']}")
-    sys.stdout.flush()
-
-
-def grow(options: argparse.Namespace, families: Sequence[str], dsn: str) -> dict[str, Any]:
+def grow(
+    options: argparse.Namespace, families: Sequence[str], dsn: str, recording: Recording
+) -> dict[str, Any]:
     """Measure and print everything; the same as data."""
-    date, facts = today(), gather(dsn)
+    facts = gather(dsn)
     print_facts(facts)
     extent = Extent(options.scale, options.quick, options.full)
-    began = time.monotonic()
     charts = []
     for family in families:
         sweeps = list(FAMILIES[family](extent))
@@ -141,18 +122,8 @@ def grow(options: argparse.Namespace, families: Sequence[str], dsn: str) -> dict
         for sweep in sweeps:
             charts.append(chart(sweep, runs))
             print_chart(charts[-1])
-    seconds = time.monotonic() - began
-    print(f"\n{seconds:.0f} s; every job that was measured ran once and was logged")
-    return {
-        "kind": "growth",
-        "command": typed(),
-        "date": date,
-        **facts,
-        "repeat": options.repeat,
-        "scale": options.scale,
-        "seconds": round(seconds, 1),
-        "charts": charts,
-    }
+    print(f"\n{recording.seconds:.0f} s; every job that was measured ran once and was logged")
+    return recording.document(facts, charts=charts)
 
 
 def trials_of(sweeps: Iterable[Sweep]) -> list[Trial]:
@@ -175,13 +146,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dsn", help="a server of yours instead of an embedded one")
+    add_common(parser, REPEAT)
     parser.add_argument(
         "--only", metavar="NAME", action="append", choices=FAMILIES, help="may be repeated"
     )
     parser.add_argument("--list", action="store_true", help="list what can grow and do no more")
-    parser.add_argument("--repeat", type=positive_int, help=f"default: {REPEAT}")
-    parser.add_argument("--scale", type=positive_float, help="multiplies the numbers of jobs")
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument(
         "--quick",
@@ -190,19 +159,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         f"--repeat {QUICK_REPEAT} --scale {QUICK_SCALE}, where they are not given",
     )
     extent.add_argument("--full", action="store_true", help="the largest points, too")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything here as well")
-    parser.add_argument(
-        "--compare",
-        metavar="EARLIER.json",
-        type=Path,
-        help="print the ratio of each figure to that of an earlier run, which --json kept",
-    )
-    options = parser.parse_args(arguments)
-    if options.repeat is None:
-        options.repeat = QUICK_REPEAT if options.quick else REPEAT
-    if options.scale is None:
-        options.scale = QUICK_SCALE if options.quick else 1.0
-    return options
+    return settle(parser.parse_args(arguments), REPEAT, QUICK_REPEAT, QUICK_SCALE)
 
 
 def main() -> int:
@@ -213,19 +170,15 @@ def main() -> int:
             print(f"{name:16} {family.__doc__}")
         return 0
     try:
-        # Before the time is spent that it cannot be set beside.
-        before = earlier.read(options.compare) if options.compare else None
+        recording = Recording("growth", options)
         with postgres(options.dsn) as dsn:
-            found = grow(options, options.only or list(FAMILIES), dsn)
+            found = grow(options, options.only or list(FAMILIES), dsn, recording)
     except BenchError as error:
         print(f"growth.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    if before is not None:
-        earlier.print_beside(found, before, options.compare.name)
+    recording.keep(found)
     return 1 if any(each["missing"] for each in found["charts"]) else 0
 
 

@@ -18,9 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,20 +26,23 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from facts import gather, print_facts
 from measure import MeasurementError, require_same
-from options import positive_float, positive_int
-from servers import BenchError, new_database, postgres, query
+from options import add_common, settle
+from recording import Recording, print_chart
+from servers import BenchError, new_database, plain_environment, postgres, query
 
 HERE: Final = Path(__file__).resolve().parent
 CACHE: Final = HERE / ".peers"
 # Seconds after which a program counts as hanging.
 PATIENCE: Final = 120
+REPEAT: Final = 3
+QUICK_REPEAT: Final = 1
+QUICK_SCALE: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,6 @@ class Program:
     """A process that runs a peer's program in one role."""
 
     def __init__(self, peer: Peer, python: str, role: str, dsn: str, **request: Any) -> None:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PGQUEUER_", "PGQ_FAST_"))
-        }
         # Not a pipe, which nobody empties while the program works.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -177,7 +173,7 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**environment, **peer.environment, "PEER_HOME": str(CACHE / peer.name)},
+            env={**plain_environment(), **peer.environment, "PEER_HOME": str(CACHE / peer.name)},
             text=True,
         )
         # A program that hangs is ended, and its missing answer is the error.
@@ -297,32 +293,19 @@ def measure(peers: Sequence[Peer], repeat: int, scale: float, dsn: str) -> list[
     return charts
 
 
-def print_charts(charts: Sequence[dict[str, Any]]) -> None:
-    for chart in charts:
-        print(f"\n{chart['title']}, {chart['y']}")
-        for series in chart["series"]:
-            for point in series["points"]:
-                runs = point["runs"]
-                print(
-                    f"  {series['label']:18} {point['x']:10} {statistics.median(runs):12,.0f} "
-                    f"({min(runs):,.0f} to {max(runs):,.0f})  {point['settings']}"
-                )
-        for missing in chart["missing"]:
-            print(f"  MISSING {missing['label']}: {missing['reason']}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dsn", help="a URL of a server of yours instead of an embedded one")
+    add_common(parser, REPEAT)
     parser.add_argument("--only", metavar="NAME", action="append", default=[])
-    parser.add_argument("--repeat", type=positive_int)
-    parser.add_argument("--scale", type=positive_float)
-    parser.add_argument("--quick", action="store_true", help="--repeat 1 --scale 0.2")
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--list", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--list", action="store_true", help="list the libraries and do no more")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"--repeat {QUICK_REPEAT} --scale {QUICK_SCALE}, where they are not given",
+    )
+    options = settle(parser.parse_args(), REPEAT, QUICK_REPEAT, QUICK_SCALE)
     peers = [
         peer
         for peer in PEERS
@@ -331,14 +314,12 @@ def main() -> int:
     if options.list or not peers:
         print("\n".join(peer.name for peer in PEERS))
         return 0 if options.list else 2
-    repeat = options.repeat or (1 if options.quick else 3)
-    scale = options.scale or (0.2 if options.quick else 1.0)
-    began = time.monotonic()
     try:
+        recording = Recording("peers", options)
         with postgres(options.dsn) as dsn:
             facts = gather(dsn)
             print_facts(facts)
-            charts = measure(peers, repeat, scale, dsn)
+            charts = measure(peers, options.repeat, options.scale, dsn)
     except BenchError as error:
         print(f"peers.py: {error}", file=sys.stderr)
         return 1
@@ -347,20 +328,8 @@ def main() -> int:
             {"label": name, "reason": "bench/programs has no program for it yet: not measured"}
             for name in UNCOVERED
         ]
-    print_charts(charts)
-    if options.json:
-        found = {
-            "kind": "peers",
-            # Without a DSN, which may hold a password.
-            "command": f"python bench/peers.py --repeat {repeat} --scale {scale}",
-            "date": datetime.now(UTC).date().isoformat(),
-            **facts,
-            "repeat": repeat,
-            "scale": scale,
-            "seconds": time.monotonic() - began,
-            "charts": charts,
-        }
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        print_chart(chart)
+    recording.keep(recording.document(facts, charts=charts))
     return 0
 
 

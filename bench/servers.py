@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ async def query(dsn: str, statement: str, *args: object) -> Any:
             await connection.close()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise BenchError(f"cannot use the server: {error}") from error
+
+
+def plain_environment() -> dict[str, str]:
+    """For programs that measure. Names, schema and connection are chosen here, not by the shell."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PGQUEUER_", "PGQ_FAST_"))
+    }
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 from measure import Figures, Trial, request_line
-from servers import BenchError, new_database
+from servers import BenchError, new_database, plain_environment
 
 # Seconds after which a measurement counts as hanging.
 TIMEOUT: Final = 600
@@ -31,12 +30,7 @@ def run_trial(trial: Trial, dsn: str, timeout: float = TIMEOUT) -> Figures:
     Raises:
         TrialFailed: It failed, or took more than *timeout* seconds.
     """
-    # Names, schema and connection are chosen here; the user's shell must not.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PGQUEUER_", "PGQ_FAST_"))
-    }
+    environment = plain_environment()
     # By name, so that kernels that are missing end the run instead of being measured as fast.
     environment["PGQ_FAST_IMPL"] = trial.implementation
     environment["PGQUEUER_LAYOUT"] = trial.layout

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
 from pgq_fast.applications import PgQueuer
@@ -33,6 +33,7 @@ from pgq_fast.types import Channel, QueueExecutionMode
 __all__ = [
     "DriverName",
     "TrialError",
+    "cheap_commits",
     "connect",
     "drain",
     "enqueue_all",
@@ -54,12 +55,24 @@ ENQUEUE_CHUNK: Final = 5_000
 PAYLOAD_BYTES: Final = 32
 """A job's payload is its number, at a size that is ordinary for a reference to something."""
 
+DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
+"""Settings of the server that make commits cheaper when they are off."""
+
 REFRESH: Final = 0.1
 """Seconds between two looks at how many jobs have run."""
 
 
 class TrialError(PgqException, RuntimeError):
     """Jobs did not run once each."""
+
+
+def cheap_commits(settings: Mapping[str, object]) -> list[str]:
+    """What is to be held against figures of a server with these *settings*."""
+    return [
+        f"{name} is off: commits are cheaper here than where data must survive a crash"
+        for name in DURABILITY
+        if settings[name] == "off"
+    ]
 
 
 @contextlib.asynccontextmanager

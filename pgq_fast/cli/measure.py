@@ -35,9 +35,6 @@ __all__ = ["register"]
 SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes", "wal_level")
 """Settings of the server without which the figures mean nothing."""
 
-DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
-"""Off, they make commits cheaper than they are where data matters."""
-
 ROUND_TRIPS: Final = 50
 
 STEPS: Final = {"enqueue": "enqueue, in lists", "drain": "drain"}
@@ -106,6 +103,7 @@ def bench(
 ) -> None:
     """One producer, then one worker, on this machine; progress and warnings go to stderr."""
     from pgq_fast.embedded import sigterm_as_exit
+    from pgq_fast.trial import cheap_commits
 
     # Before time is spent on what it cannot be compared with.
     earlier = _read_earlier(compare) if compare else {}
@@ -116,11 +114,7 @@ def bench(
     # SIGTERM, too, leaves nothing behind.
     with progress() as report, sigterm_as_exit():
         server = run_in_loop(_server(library, dsn))
-        warnings = [
-            f"{name} is off: commits are cheaper here than where data must survive a crash"
-            for name in DURABILITY
-            if server[name] == "off"
-        ]
+        warnings = cheap_commits(server)
         for warning in warnings:
             typer.echo(f"warning: {warning}", err=True)
         found = {

@@ -10,7 +10,7 @@ import tracemalloc
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -29,6 +29,14 @@ LEASE = arrays(
 RAW_IDS = struct.pack("!50q", *IDS)
 
 
+def leased(twin: Twin, columns: Sequence[Any]) -> list[Any]:
+    """The jobs of a lease with these columns."""
+    jobs, _ = twin.codec.build_leased_jobs(
+        Job, OWNER, parse_headers, b"e", None, bytes(8), *columns
+    )
+    return list(jobs)
+
+
 def batch(twin: Twin) -> None:
     """One pass through everything, in ways that succeed and in ways that fail."""
     codec = twin.codec
@@ -43,8 +51,7 @@ def batch(twin: Twin) -> None:
     for job in jobs:
         assert job.headers == {}
         assert job.created
-    leased, _ = codec.build_leased_jobs(Job, OWNER, parse_headers, b"e", None, bytes(8), *LEASE)
-    assert leased[-1].headers == {}
+    assert leased(twin, LEASE)[-1].headers == {}
     codec.outcome_columns([(job, "exception", "{}") for job in jobs])
     codec.decode_ids(RAW_IDS)
     codec.encode_int8_array(IDS)
@@ -60,17 +67,7 @@ def batch(twin: Twin) -> None:
         lambda: codec.build_jobs(Job, raw[:-1], OWNER, parse_headers),
         lambda: codec.build_jobs(Job, bytearray(raw), OWNER, parse_headers),
         *[
-            lambda bad=bad, place=place: codec.build_leased_jobs(
-                Job,
-                OWNER,
-                parse_headers,
-                b"e",
-                None,
-                bytes(8),
-                *LEASE[:place],
-                bad,
-                *LEASE[place + 1 :],
-            )
+            lambda bad=bad, place=place: leased(twin, [*LEASE[:place], bad, *LEASE[place + 1 :]])
             for place, column in enumerate(LEASE)
             for bad in (column[:-1], column + b"x", bytearray(column))
         ],
@@ -148,20 +145,12 @@ class Keeper:
 def test_a_cycle_through_the_fields_of_a_job_is_collected(twin: Twin) -> None:
     """The compiled twin hides fields from the collector as long as none can be part of a cycle."""
     raw = record(id=1, payload=b"x", headers=None)
-    for number in range(2):
-        (job,), _ = (
-            twin.codec.build_jobs(Job, raw, OWNER, parse_headers)
-            if number
-            else twin.codec.build_leased_jobs(
-                Job,
-                OWNER,
-                parse_headers,
-                b"e",
-                None,
-                bytes(8),
-                *arrays([(1, 0, 0, 0, 0, b"", None)]),
-            )
-        )
+    makers: list[Callable[[], list[Any]]] = [
+        lambda: twin.codec.build_jobs(Job, raw, OWNER, parse_headers)[0],
+        lambda: leased(twin, arrays([(1, 0, 0, 0, 0, b"", None)])),
+    ]
+    for make in makers:
+        (job,) = make()
         job.payload = Keeper(job)
         kept = weakref.ref(job.payload)
         del job

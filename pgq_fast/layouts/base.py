@@ -63,11 +63,26 @@ class Claim:
             because a claim has a largest number.
         known: Whether jobs among them may be running here already: others took this worker for
             dead, or it did so itself. Only true once the jobs were asked for.
+        exhausted: Whether it is known that no job was left that a claim could take, but for those
+            that others were claiming.
+        ahead: Whether the next claim may be asked for before these jobs are started. Not where it
+            would find no more than what they leave behind.
         full: Whether another claim is likely to bring jobs right now; set by the worker.
         since: When it was asked for, on this process's monotonic clock; set by the worker.
     """
 
-    __slots__ = ("_jobs", "_unread", "found", "full", "known", "more", "rejected", "since")
+    __slots__ = (
+        "_jobs",
+        "_unread",
+        "ahead",
+        "exhausted",
+        "found",
+        "full",
+        "known",
+        "more",
+        "rejected",
+        "since",
+    )
 
     def __init__(
         self,
@@ -82,6 +97,8 @@ class Claim:
         self.found = len(jobs) + len(rejected)
         self.more = more
         self.known = known
+        self.exhausted = False
+        self.ahead = True
         self.full = False
         self.since = 0.0
 
@@ -177,7 +194,11 @@ class WorkerLayout(Protocol):
         ...
 
     async def rest(
-        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+        self,
+        entrypoints: Sequence[QueueEntrypoint],
+        owner: QueueManagerId,
+        seats: bool,
+        last: bool = False,
     ) -> Rest:
         """Look when there will be something to claim of *entrypoints*; *owner* waits from now on.
 
@@ -185,6 +206,8 @@ class WorkerLayout(Protocol):
             entrypoints: What the worker would claim.
             owner: The worker, which listens for notifications.
             seats: Whether the end of a job may let it claim more.
+            last: The worker ends if there is nothing, and its last claim was ``exhausted``: it need
+                not be told of anything, and whether there are jobs that may run now is known.
         """
         ...
 

@@ -294,7 +294,11 @@ class CompatLayout:
         )
 
     async def rest(
-        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+        self,
+        entrypoints: Sequence[QueueEntrypoint],
+        owner: QueueManagerId,
+        seats: bool,
+        last: bool = False,
     ) -> Rest:
         """When a job of *entrypoints* is due. The trigger tells everybody of every change."""
         rows = await self._rows(statement("compat/next_due", self._settings), list(entrypoints))

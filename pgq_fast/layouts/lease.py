@@ -111,6 +111,8 @@ class LeaseLayout:
         self._front_is_slow = False
         self._next_from_front = 0.0
         self._full_claims = 0
+        # Whether others are likely to be claiming from a long line, too.
+        self._takes_turns = True
         # Of the last claim: seconds that its statement took, whether (with limits) there were fewer
         # jobs than it could have taken, and the class of the tables' size.
         self._took = 0.0
@@ -165,6 +167,7 @@ class LeaseLayout:
             if rescued and not claim.found:
                 claim = await self._next(batch_size, owner, max_bytes, (), budget)
                 full = claim.found >= batch_size or claim.more
+        self._takes_turns = full and claim.ahead
         if not full:
             self._full_claims = 0
         else:
@@ -213,9 +216,11 @@ class LeaseLayout:
         elif onward:
             # The end of the line. Whatever is left is at its front.
             self._next_from_front = 0.0
+            self._takes_turns = False
             if not claim.found:
                 return await self._next(batch_size, owner, max_bytes, (), budget)
             claim.more = True
+            claim.ahead = False
         elif not self._front_is_slow:
             self._claimed_from_front = 0
         return claim
@@ -251,8 +256,9 @@ class LeaseLayout:
             args.append(budget)
         asked = time.monotonic()
         pause = FIRST_PAUSE
+        takes_turn = self._takes_turns and batch_size >= TURNS_FROM
         while True:
-            args[6] = batch_size >= TURNS_FROM and time.monotonic() - asked < PATIENCE
+            args[6] = takes_turn and time.monotonic() - asked < PATIENCE
             rows = await self._send_claim(args, owner, ended, budget is not None)
             if rows is None:
                 break
@@ -262,10 +268,18 @@ class LeaseLayout:
             no_turn = rows[0][-1]
             if not no_turn:
                 break
-            await asyncio.sleep(random.uniform(0.5, 1) * max(pause, self._turn_took))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            while no_turn and time.monotonic() - asked < PATIENCE:
+                await asyncio.sleep(random.uniform(0.5, 1) * max(pause, self._turn_took))
+                pause = min(2 * pause, LONGEST_PAUSE)
+                # Costs a fifth of what a claim does that has no turn.
+                ((free,),) = await self._rows(statement("lease/turn", self._settings))
+                no_turn = not free
         self._turn_took = min(time.monotonic() - asked, LONGEST_PAUSE)
-        return Claim([]) if rows is None else self._look_at(rows, owner)
+        if rows is None:
+            return Claim([])
+        claim = self._look_at(rows, owner)
+        claim.exhausted = not claim.found and not onward and self._seats is None
+        return claim
 
     async def _send_claim(
         self,
@@ -542,12 +556,23 @@ class LeaseLayout:
         self._leases.keep_only(keep)
 
     async def rest(
-        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+        self,
+        entrypoints: Sequence[QueueEntrypoint],
+        owner: QueueManagerId,
+        seats: bool,
+        last: bool = False,
     ) -> Rest:
         """Look when there will be something to claim of *entrypoints*, registered to be told.
 
         See :mod:`~pgq_fast.layouts.waiting` for the order of these two.
         """
+        if last:
+            # Not at the front of the line again: to pass over all that has been claimed is dear.
+            ((due,),) = await self._rows(
+                statement("lease/next_deferred", self._settings), list(entrypoints)
+            )
+            if due is None:
+                return Rest(None)
         if self._can_be_told:
             await self._waiting.begin(owner, seats)
         if self._put_off is not None:

@@ -95,6 +95,11 @@ class Acknowledger:
         """Jobs whose outcomes wait."""
         return len(self._waiting) + len(self.successes)
 
+    @property
+    def only_successes(self) -> bool:
+        """Whether nothing that the server does not know yet can queue a job again."""
+        return not self._waiting and not self._sending
+
     def notice(self) -> None:
         """Take note of what was put into ``successes``; needless while ``noticed``, unless it is
         many.

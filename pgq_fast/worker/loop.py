@@ -225,7 +225,7 @@ class Worker:
                 await wait_for_event(self.wake, RECONNECT_PAUSE)
                 continue
             self.acks.set_patient(claim.full and not self.wake_at_delete)
-            if claim.full and self._may_claim_ahead(claim.found):
+            if claim.full and claim.ahead and self._may_claim_ahead(claim.found):
                 self.wake.clear()
                 self.upcoming = self.loop.create_task(self._claim(self.pace.size))
                 # The first turn runs the task, the second sends what it wrote.
@@ -234,7 +234,7 @@ class Worker:
             await self._start_all(claim)
             if not claim.full:
                 self.next_rescue = 0.0
-                await self._rest()
+                await self._rest(claim)
 
     def _may_claim_ahead(self, starting: int) -> bool:
         """Whether the server may look for the next jobs while *starting* ones are started.
@@ -269,6 +269,8 @@ class Worker:
         if now >= self.next_rescue and self.heartbeat_timeout > timedelta(0):
             stale_after = self.heartbeat_timeout
             self.next_rescue = now + self.heartbeat_timeout.total_seconds() / RESCUES
+        # What a job enqueues is there once it has ended.
+        idle = not self.manager.job_context and self.acks.only_successes
         try:
             if self.orphans_possible:
                 await self._release()
@@ -289,6 +291,7 @@ class Worker:
             self.next_rescue = 0.0
             return None
         claim.since = now
+        claim.exhausted = claim.exhausted and idle
         claim.full = claim.found >= wanted or (claim.found > 0 and claim.more)
         return claim
 
@@ -322,8 +325,8 @@ class Worker:
             self.wake_at_delete = any(limit > 0 for limit in self._limits.values())
         return self._limits
 
-    async def _rest(self) -> None:
-        """Wait until there may be something to claim, or end the run of a drained queue.
+    async def _rest(self, claim: Claim) -> None:
+        """After *claim*, wait until there may be something more, or end the run of a drained queue.
 
         A notification since the claim was sent ends the wait before it begins. The probe is for
         what no notification announces: deferred jobs, retries, jobs that another worker held.
@@ -336,7 +339,6 @@ class Worker:
             await self._flush_acks()
             if not len(self.acks):
                 return
-        self.dispatcher.wake_at_end = draining or polls_for_seats
         try:
             idle = False
             if draining:
@@ -344,13 +346,16 @@ class Worker:
                 await asyncio.sleep(0)
                 # A job that ends after this may bring another one that the probe does not see.
                 running = bool(self.manager.job_context)
+                self.dispatcher.wake_at_end = running or polls_for_seats
                 await self._flush_acks()
                 idle = not running and not len(self.acks)
+            else:
+                self.dispatcher.wake_at_end = polls_for_seats
             if self.wake.is_set() or self.stopping:
                 return
             try:
                 due, look_again = await self.layout.rest(
-                    list(self.limits()), self.owner, self.wake_at_delete
+                    list(self.limits()), self.owner, self.wake_at_delete, idle and claim.exhausted
                 )
             except Exception as error:
                 if not self._replaces(error):

@@ -187,10 +187,14 @@ class ObservedLayout:
         await self._layout.release(owner, keep)
 
     async def rest(
-        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+        self,
+        entrypoints: Sequence[QueueEntrypoint],
+        owner: QueueManagerId,
+        seats: bool,
+        last: bool = False,
     ) -> Rest:
         """Not told."""
-        return await self._layout.rest(entrypoints, owner, seats)
+        return await self._layout.rest(entrypoints, owner, seats, last)
 
     async def leave(self, owner: QueueManagerId) -> None:
         """Not told."""

@@ -103,7 +103,11 @@ class PortLayout:
         """Nothing: see the class."""
 
     async def rest(
-        self, entrypoints: Sequence[QueueEntrypoint], owner: QueueManagerId, seats: bool
+        self,
+        entrypoints: Sequence[QueueEntrypoint],
+        owner: QueueManagerId,
+        seats: bool,
+        last: bool = False,
     ) -> Rest:
         """Three probes; the last one closes the gap in which a job becomes due between them."""
         names = list(entrypoints)

@@ -195,9 +195,10 @@ async def test_statements_reach_what_they_want_by_their_indexes(
             assert "Sort" not in types(plan)
             assert scans(plan, "ready") == {"pgqueuer_ready_order_idx"}
             assert scans(plan, "deferred") == {"pgqueuer_deferred_due_idx"}
-    for plan in await explain("any_due", (), NAMES):
-        assert "Sort" not in types(plan)
-        assert scans(plan, "deferred") == {"pgqueuer_deferred_due_idx"}
+    for name in ("any_due", "next_deferred"):
+        for plan in await explain(name, (), NAMES):
+            assert "Sort" not in types(plan)
+            assert scans(plan, "deferred") == {"pgqueuer_deferred_due_idx"}
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.__name__)

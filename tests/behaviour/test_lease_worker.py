@@ -22,6 +22,7 @@ from behaviour.test_own_parts import own_driver
 from pgq_fast.db import PsycopgDriver, SyncPsycopgDriver
 from pgq_fast.errors import RetryRequested
 from pgq_fast.layouts import lease
+from pgq_fast.layouts.base import Claim, Rest
 from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
@@ -33,6 +34,8 @@ from support.layouts import queries_of
 
 pytestmark = [pytest.mark.layouts("lease"), pytest.mark.pg_matrix]
 
+OWNER = QueueManagerId(uuid.UUID(int=1))
+
 one_driver = pytest.mark.parametrize("kind", ["asyncpg"], indirect=True)
 
 
@@ -43,6 +46,91 @@ async def counted(driver: Any, table: str, column: str) -> int:
         f"SELECT {column} FROM pg_stat_all_tables WHERE relid = {table}"
     )
     return int(number)
+
+
+# -- The last statements of a worker ------------------------------------------------------------
+
+
+@one_driver
+async def test_a_drained_queue_is_looked_at_once(
+    manager: QueueManager, driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at the front passes over all that has been claimed, and every worker ends with it."""
+    looks: list[bool] = []
+    fronts = 0
+    claim_from = LeaseLayout._claim_from
+
+    async def noted(self: LeaseLayout, onward: bool, *args: Any) -> Claim:
+        nonlocal fronts
+        claim = await claim_from(self, onward, *args)
+        fronts += not onward and not claim.found
+        return claim
+
+    async def rest(self: LeaseLayout, *args: Any) -> Rest:
+        looks.append(args[3])
+        return await real_rest(self, *args)
+
+    real_rest = LeaseLayout.rest
+    monkeypatch.setattr(LeaseLayout, "_claim_from", noted)
+    monkeypatch.setattr(LeaseLayout, "rest", rest)
+    handler = Recorder()
+    manager.entrypoint("e")(handler)
+    await manager.queries.enqueue(["e"] * 3_000, [None] * 3_000, [0] * 3_000)
+    await drain(manager)
+    assert len(handler.ids) == 3_000
+    assert (fronts, looks) == (1, [True])
+    # Nobody was to be told.
+    assert await counted(driver, "'pgqueuer_waiting'::regclass", "n_tup_ins") == 0
+
+
+@pytest.mark.parametrize("when", ["-1 s", "1 hour"])
+async def test_the_last_look_sees_what_is_deferred(
+    driver: Any, queue_settings: DBSettings, tables: Tables, when: str
+) -> None:
+    """Also what is due, and that another worker is about to make ready, or did not finish to."""
+    layout = LeaseLayout(driver, queue_settings)
+    claim = await layout.claim(10, {QueueEntrypoint("e"): 0}, OWNER, None, 2**24)
+    assert claim.exhausted
+    assert await layout.rest(["e"], OWNER, False, True) == Rest(None)
+    await tables.rows(
+        "INSERT INTO pgqueuer_deferred (priority, entrypoint, execute_after)"
+        f" VALUES (0, 'e', now() + interval '{when}')"
+    )
+    due = (await layout.rest(["e"], OWNER, False, True)).due
+    assert due is not None
+    assert (due > timedelta(minutes=30)) == (when == "1 hour")
+
+
+async def test_what_a_claim_could_not_take_does_not_count_as_nothing(
+    driver: Any, queries: Queries, queue_settings: DBSettings
+) -> None:
+    layout = LeaseLayout(driver, queue_settings)
+    await queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    name = QueueEntrypoint("e")
+    for limit, found, exhausted in ((1, 1, False), (1, 0, False), (0, 2, False), (0, 0, True)):
+        claim = await layout.claim(10, {name: limit}, OWNER, None, 2**24)
+        assert (len(claim.jobs), claim.exhausted) == (found, exhausted)
+
+
+@one_driver
+async def test_whoever_comes_to_the_end_of_the_line_needs_no_turn(
+    driver: Any, queries: Queries, queue_settings: DBSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have nothing to take there, and there may be many of them."""
+    asked: list[bool] = []
+    send = LeaseLayout._send_claim
+
+    async def noted(self: LeaseLayout, args: Any, *more: Any) -> Any:
+        asked.append(args[6])
+        return await send(self, args, *more)
+
+    monkeypatch.setattr(LeaseLayout, "_send_claim", noted)
+    layout = LeaseLayout(driver, queue_settings)
+    await queries.enqueue(["e"] * 1_300, [None] * 1_300, [0] * 1_300)
+    for found in (500, 500, 300, 0):
+        claim = await layout.claim(500, {QueueEntrypoint("e"): 0}, OWNER, None, 2**24)
+        assert len(claim.jobs) == found
+    assert asked == [True, True, True, False]
 
 
 # -- The first statements of a connection -----------------------------------------------------

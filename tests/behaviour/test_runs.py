@@ -119,6 +119,48 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
     assert asyncio.get_running_loop().time() - started < 10
 
 
+@pytest.mark.parametrize("brings", ["retry", "child"])
+async def test_a_job_that_ends_while_a_claim_finds_the_queue_empty(
+    manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch, brings: str
+) -> None:
+    """When its answer is there, nothing runs any more; but it was asked for before."""
+    gate, rested = asyncio.Event(), asyncio.Event()
+    layout_type = layout_of(manager)
+    real_claim, real_rest = layout_type.claim, layout_type.rest
+
+    async def rest(self: Any, *args: Any) -> Any:
+        found = await real_rest(self, *args)
+        rested.set()
+        return found
+
+    async def slow_claim(self: Any, *args: Any, **named: Any) -> Any:
+        claim = await real_claim(self, *args, **named)
+        if not claim.found:
+            gate.set()
+            await asyncio.sleep(0.05)
+        return claim
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        if job.attempts or job.payload == b"child":
+            return
+        if job.payload == b"1":
+            # Its end has the worker claim again, while the other job runs.
+            await rested.wait()
+            return
+        await gate.wait()
+        if brings == "retry":
+            raise RetryRequested(AT_ONCE)
+        await manager.queries.enqueue("e", b"child")
+
+    monkeypatch.setattr(layout_type, "claim", slow_claim)
+    monkeypatch.setattr(layout_type, "rest", rest)
+    await enqueue(manager, 2)
+    await drain(manager)
+    assert await tables.count() == 0
+    assert len(await tables.ended()) == (2 if brings == "retry" else 3)
+
+
 async def test_drain_goes_on_when_the_server_takes_a_retry_late(
     manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

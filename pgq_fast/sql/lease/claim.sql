@@ -23,9 +23,7 @@ WITH
 -- whether this one has to take a turn.
 turn AS MATERIALIZED (
     SELECT CASE WHEN (SELECT $7::bool) THEN
-        pg_try_advisory_xact_lock(hashtext('{ready_table}'), 1)
-        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 2)
-        OR pg_try_advisory_xact_lock(hashtext('{ready_table}'), 3)
+        -- include lease/parts/turn
     ELSE true END AS mine
 ),
 wanted AS MATERIALIZED (

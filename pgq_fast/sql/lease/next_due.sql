@@ -21,21 +21,7 @@ SELECT
             LIMIT 1
         ) AS first
     ) THEN interval '0' ELSE (
-        SELECT min(first.execute_after) - now()
-        FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
-        CROSS JOIN LATERAL (
-            SELECT execute_after
-            FROM (
-                SELECT deferred.execute_after
-                FROM {deferred_table} AS deferred
-                CROSS JOIN generate_series(1, (SELECT 1)) AS fan
-                WHERE deferred.entrypoint >= wanted.entrypoint
-                    AND deferred.entrypoint <= wanted.entrypoint
-                ORDER BY deferred.entrypoint, deferred.execute_after
-                LIMIT (SELECT 1)
-            ) AS line
-            LIMIT 1
-        ) AS first
+        -- include lease/parts/first_deferred entrypoints=$1
     ) END AS due,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
     -- [first

@@ -232,7 +232,7 @@ class Worker:
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             await self._start_all(claim)
-            if claim.more and claim.ahead and claim.found < self.pace.size:
+            if claim.large and claim.found < self.pace.size:
                 self.pace.cut(claim.found)
             if not claim.full:
                 self.next_rescue = 0.0

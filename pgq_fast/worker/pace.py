@@ -23,8 +23,8 @@ LARGEST_BATCH: Final = 2000
 
 CLAIM_BYTES: Final = 2 * 2**20
 """Payloads and headers that a worker claims at a time, unless told otherwise. More would save
-nothing, as a round trip is little beside the time that so many bytes take, and costs much: each step
-from the table to the job copies them, and up to here they stay in the caches of a CPU."""
+nothing, as a round trip is little beside the time that so many bytes take, and costs much: each
+step from the table to the job copies them, and up to here they stay in the caches of a CPU."""
 
 JOBS_IN_FLIGHT: Final = 20_000
 """Jobs that one worker runs at a time, unless told otherwise: their tasks take about 100 MB."""
@@ -78,8 +78,8 @@ class Pace:
     def cut(self, found: int) -> None:
         """Take into account that only *found* jobs of a claim fit, for the size of their payloads.
 
-        A claim looks at as many jobs as are wanted of it, and locks them. So no more than may fit are
-        wanted of the next one; a size that was given stays.
+        A claim looks at as many jobs as are wanted of it, and locks them. So no more than may fit
+        are wanted of the next one; a size that was given stays.
         """
         if self._tunes:
             self.size = min(self.size, max(LOOKED_AT, FIT * found))

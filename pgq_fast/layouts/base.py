@@ -63,6 +63,7 @@ class Claim:
             because a claim has a largest number.
         known: Whether jobs among them may be running here already: others took this worker for
             dead, or it did so itself. Only true once the jobs were asked for.
+        large: Whether some were left for their size.
         exhausted: Whether it is known that no job was left that a claim could take, but for those
             that others were claiming.
         ahead: Whether the next claim may be asked for before these jobs are started. Not where it
@@ -79,6 +80,7 @@ class Claim:
         "found",
         "full",
         "known",
+        "large",
         "more",
         "rejected",
         "since",
@@ -97,6 +99,7 @@ class Claim:
         self.found = len(jobs) + len(rejected)
         self.more = more
         self.known = known
+        self.large = False
         self.exhausted = False
         self.ahead = True
         self.full = False

@@ -208,6 +208,7 @@ class CompatLayout:
                 return None
             raise
         found = read_claim(rows, owner)
+        found.large = found.more
         found.more = found.more or found.found >= LARGEST_CLAIM
         self._size = size_class(rows[0][2])
         return found

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, cast
@@ -75,6 +76,11 @@ BUSY_CLAIMS: Final = 2
 """Full claims in a row after which a worker does not wait to be told any more."""
 
 
+SPARE: Final = 1.25
+"""How many times as many jobs of each entrypoint are looked at as the last claim took of the one
+that it took most of."""
+
+
 class LeaseLayout:
     """:class:`~pgq_fast.layouts.base.WorkerLayout` on the tables of the lease layout.
 
@@ -113,6 +119,8 @@ class LeaseLayout:
         self._full_claims = 0
         # Whether others are likely to be claiming from a long line, too.
         self._takes_turns = True
+        # The part of a claim that its most frequent entrypoint had.
+        self._largest_part = 1.0
         # Of the last claim: seconds that its statement took, whether (with limits) there were fewer
         # jobs than it could have taken, and the class of the tables' size.
         self._took = 0.0
@@ -241,14 +249,16 @@ class LeaseLayout:
                 await self.finish(ending, owner)
                 ended = []
         places = [self._places.get(name, FRONT) if onward else FRONT for name in self._names]
+        size = min(batch_size, LARGEST_CLAIM)
         args: list[object] = [
-            min(batch_size, LARGEST_CLAIM),
+            size,
             self._names,
             owner,
             max_bytes,
             codec.encode_ids([rank for rank, _ in places]),
             codec.encode_ids([number for _, number in places]),
             False,
+            size if budget is not None else self._share_of(size),
         ]
         if self._seats is not None:
             args.append(self._seats)
@@ -280,6 +290,15 @@ class LeaseLayout:
         claim = self._look_at(rows, owner)
         claim.exhausted = not claim.found and not onward and self._seats is None
         return claim
+
+    def _share_of(self, size: int) -> int:
+        """Jobs of each entrypoint that a claim of *size* looks at.
+
+        To look is to lock. As many as are wanted in all of each of many entrypoints would cost many
+        times what the claim brings, and hide them from other workers. If it are too few, the claim
+        brings fewer, and the next one looks at more.
+        """
+        return min(size, int(SPARE * size * self._largest_part) + 1)
 
     async def _send_claim(
         self,
@@ -341,21 +360,26 @@ class LeaseLayout:
 
     def _look_at(self, rows: Sequence[Row], owner: QueueManagerId) -> Claim:
         """The claim of *rows*, whose jobs are made when they are asked for."""
-        found, more = 0, False
+        found, more, large = 0, False, False
+        counts: Counter[QueueEntrypoint] = Counter()
         places: dict[QueueEntrypoint, tuple[int, int]] = {}
         for row in rows:
-            more, size, short, count, rank, last_id, _ = row[LEASE_COLUMNS:]
+            more, large, size, short, count, rank, last_id, _ = row[LEASE_COLUMNS:]
             self._size = size_class(size)
             self._short = short
             if count:
                 found += count
                 # Of a limited entrypoint each job is a lease of its own.
                 name = QueueEntrypoint(bytes(row[1]).decode(errors="replace"))
+                counts[name] += count
                 places[name] = max((rank, last_id), places.get(name, FRONT))
         self._places.update(places)
-        return Claim.unread(
+        self._largest_part = max(counts.values()) / found if found else 1.0
+        claim = Claim.unread(
             found, more or found >= LARGEST_CLAIM, functools.partial(self._read, rows, owner)
         )
+        claim.large = large
+        return claim
 
     def _read(self, rows: Sequence[Row], owner: QueueManagerId, claim: Claim) -> list[models.Job]:
         """The jobs of *rows*, of whose leases this takes note.

@@ -151,8 +151,15 @@ class Leases:
                 break
             whole.append(lease)
             position = end
-        found: dict[Lease, set[int]] = {}
+        # The leases of a claim over several entrypoints end together, their jobs in turn.
+        left = set(ids[position:])
         for job_id in ids[position:]:
+            lease = self._by_first.get(job_id)
+            if lease is not None and lease.left == len(lease.ids) and left.issuperset(lease.ids):
+                whole.append(lease)
+                left.difference_update(lease.ids)
+        found: dict[Lease, set[int]] = {}
+        for job_id in left:
             place = self.place(job_id)
             if place is not None and not place.lease.ended[place.position]:
                 found.setdefault(place.lease, set()).add(place.position)

@@ -232,6 +232,8 @@ class Worker:
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             await self._start_all(claim)
+            if claim.large and claim.found < self.pace.size:
+                self.pace.cut(claim.found)
             if not claim.full:
                 self.next_rescue = 0.0
                 await self._rest(claim)

@@ -12,12 +12,19 @@ GROWTH: Final = 4
 """How many times as large as the last one the next batch is at most. A small claim costs as much as
 a large one, and the first few are planned anew each: the sooner they are over, the better."""
 
+FIT: Final = 2
+"""How many times as many jobs as fitted into the last claim are wanted of the next one."""
+
+LOOKED_AT: Final = 100
+"""Jobs to look at cost next to nothing beside a claim that brings as much as it may."""
+
 LARGEST_BATCH: Final = 2000
 """Jobs of a claim at most: from here on a statement costs what its rows cost."""
 
-CLAIM_BYTES: Final = 16 * 2**20
+CLAIM_BYTES: Final = 2 * 2**20
 """Payloads and headers that a worker claims at a time, unless told otherwise. More would save
-nothing: a round trip is little beside the time that so many bytes take."""
+nothing, as a round trip is little beside the time that so many bytes take, and costs much: each
+step from the table to the job copies them, and up to here they stay in the caches of a CPU."""
 
 JOBS_IN_FLIGHT: Final = 20_000
 """Jobs that one worker runs at a time, unless told otherwise: their tasks take about 100 MB."""
@@ -67,3 +74,12 @@ class Pace:
         if seconds * size > self._share * jobs:
             size = int(self._share * jobs / seconds)
         self.size = max(1, min(size, LARGEST_BATCH))
+
+    def cut(self, found: int) -> None:
+        """Take into account that only *found* jobs of a claim fit, for the size of their payloads.
+
+        A claim looks at as many jobs as are wanted of it, and locks them. So no more than may fit
+        are wanted of the next one; a size that was given stays.
+        """
+        if self._tunes:
+            self.size = min(self.size, max(LOOKED_AT, FIT * found))

@@ -154,7 +154,7 @@ def explain(tables: Tables, queue_settings: DBSettings) -> Explain:
 
 
 NAMES = "'{e,quiet}'"
-CLAIM = ("1000", NAMES, f"'{OWNER}'", "16777216", "'{-2147483648,-3}'", "'{0,50}'", "true")
+CLAIM = ("1000", NAMES, f"'{OWNER}'", "16777216", "'{-2147483648,-3}'", "'{0,50}'", "true", "300")
 ACK = ("'{1,2}'", f"'{OWNER}'")
 
 
@@ -183,7 +183,7 @@ async def test_statements_reach_what_they_want_by_their_indexes(
                 assert looked_up(subplan(plan, "ended")) == {"pgqueuer_lease_pkey"}
     for plan in await explain(
         "claim", ("unlimited", "single", "fixed"), "1000", "'{e}'", *CLAIM[2:4], "'{-1}'", "'{7}'",
-        "false",
+        "false", "1000",
     ):  # fmt: skip
         assert "pgqueuer_ready_order_idx" in scans(plan, "ready")
     for plan in await explain("promote", (), NAMES, "5000"):

@@ -45,7 +45,7 @@ class Counting:
 async def test_claims_are_bounded_by_the_bytes_that_they_bring(
     manager: QueueManager, tables: Tables, spy: LayoutSpy, arguments: dict[str, Any]
 ) -> None:
-    assert manager.claim_bytes == 16 * 1024 * 1024
+    assert manager.claim_bytes == 2 * 1024 * 1024
     manager.claim_bytes = BOUND
     handler = Counting()
     manager.entrypoint("e")(handler)

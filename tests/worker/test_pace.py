@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgq_fast.worker.pace import FIRST_BATCH, GROWTH, HELD_BATCHES, HELD_WORK, LARGEST_BATCH, Pace
+from pgq_fast.worker.pace import (
+    FIRST_BATCH,
+    FIT,
+    GROWTH,
+    HELD_BATCHES,
+    HELD_WORK,
+    LARGEST_BATCH,
+    LOOKED_AT,
+    Pace,
+)
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -30,6 +39,17 @@ def test_quick_jobs_let_the_size_grow_up_to_the_largest() -> None:
         pace.started(pace.size, 1e-6 * pace.size, ended=pace.size)
     assert sizes[:3] == [FIRST_BATCH, GROWTH * FIRST_BATCH, GROWTH**2 * FIRST_BATCH]
     assert pace.size == LARGEST_BATCH
+
+
+def test_large_jobs_are_not_looked_at_in_vain() -> None:
+    pace, given_size = Pace(None), Pace(2_000)
+    for found, size in ((400, 400 * FIT), (3, LOOKED_AT)):
+        while pace.size < LARGEST_BATCH:
+            pace.started(pace.size, 1e-6 * pace.size, ended=pace.size)
+        pace.cut(found)
+        given_size.cut(found)
+        assert pace.size == size
+    assert given_size.size == 2_000
 
 
 def test_while_no_job_ends_the_size_stays() -> None:

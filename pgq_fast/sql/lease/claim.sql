@@ -1,22 +1,23 @@
 -- Claim up to $1 jobs of the entrypoints $2 for the worker $3, best priority first; within a priority
 -- a job of each entrypoint in turn, so that a flood of one does not hold up the others, and of each
 -- entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken. Of each
--- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at.
+-- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at, and no more than
+-- $8: where it has more, nothing is taken that would come after those.
 --
 -- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
--- there than could be taken, the size of the tables, whether an entrypoint has fewer jobs than could
+-- there than could be taken, and whether for their bytes; the size of the tables, whether an entrypoint has fewer jobs than could
 -- have been taken (where there are limits), the number of the lease's jobs and the place of the last,
 -- and whether this claim had no turn.
 --
--- Where entrypoints have concurrency limits, $8 has them in their order, 0 for none.
+-- Where entrypoints have concurrency limits, $9 has them in their order, 0 for none.
 --
 -- Parameters stand in subqueries so that a plan for their values promises no more than a plan for
 -- any: with one that does, PostgreSQL would plan each execution anew.
 WITH
 -- include lease/parts/relaxed
 -- [ending
--- The leases $8, all of whose jobs were successful, end in the same commit.
--- include lease/parts/ended leases=$8 owner=$3 default=$9 exceptions=$10
+-- The leases $9, all of whose jobs were successful, end in the same commit.
+-- include lease/parts/ended leases=$9 owner=$3 default=$10 exceptions=$11
 -- ending]
 -- Large claims take turns, a few at a time: a claim passes over all that others are about to take, so
 -- that many at once would do little else. Whoever gets no turn claims nothing, and tries again. $7 says
@@ -27,7 +28,7 @@ turn AS MATERIALIZED (
     ELSE true END AS mine
 ),
 wanted AS MATERIALIZED (
-    SELECT wanted.entrypoint, coalesce(latest.rank, wanted.rank)::integer AS rank,
+    SELECT wanted.number, wanted.entrypoint, coalesce(latest.rank, wanted.rank)::integer AS rank,
         coalesce(latest.id, wanted.id) AS id
         -- [limited
         , wanted.seats
@@ -35,13 +36,14 @@ wanted AS MATERIALIZED (
     FROM unnest(
         (SELECT $2::text[]), (SELECT $5::text::bigint[]), (SELECT $6::text::bigint[])
         -- [limited
-        , (SELECT $8::text::bigint[])
+        , (SELECT $9::text::bigint[])
         -- limited]
-    ) AS wanted (
+    ) WITH ORDINALITY AS wanted (
         entrypoint, rank, id
         -- [limited
         , seats
         -- limited]
+        , number
     )
     -- Where other workers have come to since. Without this each would pass over all jobs of all others.
     LEFT JOIN LATERAL (
@@ -67,10 +69,10 @@ wanted AS MATERIALIZED (
         -- ending]
 ),
 -- [budget
--- $9: the most jobs that this worker may hold.
+-- $10: the most jobs that this worker may hold.
 room AS MATERIALIZED (
     SELECT greatest(
-        least($1::bigint, $9::bigint - coalesce(sum(length(done) - bit_count(done)), 0)), 0
+        least($1::bigint, $10::bigint - coalesce(sum(length(done) - bit_count(done)), 0)), 0
     ) AS jobs
     FROM {lease_table}
     WHERE worker = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
@@ -85,7 +87,7 @@ room AS MATERIALIZED (
 -- number that no claim exceeds keeps what is above it cheap in the planner's eyes: from a certain cost
 -- on PostgreSQL compiles a statement, which takes many times as long as to run this one.
 next AS (
-    SELECT job.place, job.id, job.priority, job.bytes, wanted.entrypoint
+    SELECT job.place, job.id, job.priority, job.bytes, wanted.entrypoint, wanted.number
     FROM wanted
     CROSS JOIN LATERAL (
         SELECT *
@@ -99,7 +101,7 @@ next AS (
                     > (wanted.entrypoint, wanted.rank, wanted.id)
                 AND ready.entrypoint <= wanted.entrypoint
             ORDER BY ready.entrypoint, ~ready.priority, ready.id
-            LIMIT (SELECT $1::bigint)
+            LIMIT (SELECT least($1::bigint, $8::bigint))
             FOR UPDATE OF ready SKIP LOCKED
         ) AS line
         LIMIT 5000
@@ -118,7 +120,8 @@ picked AS MATERIALIZED (
 ),
 -- Limited entrypoints with room, and how many jobs this claim may take of each.
 vacant AS MATERIALIZED (
-    SELECT wanted.entrypoint, wanted.rank, wanted.id, coalesce(picked.jobs, 0) AS taken,
+    SELECT wanted.entrypoint, wanted.number, wanted.rank, wanted.id,
+        coalesce(picked.jobs, 0) AS taken,
         least($1::bigint, wanted.seats - coalesce(picked.jobs, 0)) AS free
     FROM wanted
     LEFT JOIN picked USING (entrypoint)
@@ -127,7 +130,7 @@ vacant AS MATERIALIZED (
 -- The front of the line is fixed before anything is locked. Were the limit applied to what could be
 -- locked, a second worker would slide past the first one's jobs, to seats that are taken.
 seated AS (
-    SELECT job.place, job.id, job.priority, job.bytes, vacant.entrypoint
+    SELECT job.place, job.id, job.priority, job.bytes, vacant.entrypoint, vacant.number
     FROM vacant
     CROSS JOIN LATERAL (
         SELECT place
@@ -164,27 +167,42 @@ best AS (
 ),
 -- single]
 -- [several
+-- Priority and turn as one number, which is quick to compare: no claim exceeds 5000 jobs.
 candidate AS (
-    SELECT place, id, priority, bytes, entrypoint, seated,
-        row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
+    SELECT place, id, priority, bytes, entrypoint, number, seated,
+        (~priority)::bigint * 8192
+            + row_number() OVER (PARTITION BY number, priority ORDER BY id) AS turn
     FROM (
-        SELECT place, id, priority, bytes, entrypoint, false AS seated FROM next
+        SELECT place, id, priority, bytes, entrypoint, number, false AS seated FROM next
         -- [limited
         UNION ALL
-        SELECT place, id, priority, bytes, entrypoint, true FROM seated
+        SELECT place, id, priority, bytes, entrypoint, number, true FROM seated
         -- limited]
     ) AS job
 ),
+-- The first place behind which a job may be missing: the last one looked at of an entrypoint that has
+-- more. All up to there are known.
+horizon AS MATERIALIZED (
+    SELECT min(turn) AS turn
+    FROM (
+        SELECT max(turn) AS turn
+        FROM candidate
+        WHERE NOT seated
+        GROUP BY number
+        HAVING count(*) >= (SELECT $8::bigint)
+    ) AS last
+),
+known AS MATERIALIZED (
+    SELECT place, id, priority, entrypoint, seated, turn,
+        sum(bytes) OVER (ORDER BY turn, id ROWS UNBOUNDED PRECEDING) - bytes AS before
+    FROM candidate
+    WHERE coalesce(turn <= (SELECT turn FROM horizon), true)
+),
 best AS (
     SELECT place, id, priority, entrypoint, seated
-    FROM (
-        SELECT place, id, priority, entrypoint, seated, turn,
-            sum(bytes) OVER (ORDER BY priority DESC, turn, id ROWS UNBOUNDED PRECEDING) - bytes
-                AS before
-        FROM candidate
-    ) AS job
+    FROM known
     WHERE before < (SELECT $4::bigint)
-    ORDER BY priority DESC, turn, id
+    ORDER BY turn, id
     -- [fixed
     LIMIT (SELECT $1::bigint)
     -- fixed]
@@ -283,7 +301,18 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     -- [several
     (SELECT count(*) FROM candidate)
     -- several]
-        > (SELECT sum(cardinality(ids)) FROM leased) AS more,
+        > (SELECT sum(cardinality(ids)) FROM leased)
+        -- [several
+        OR (SELECT turn FROM horizon) IS NOT NULL
+        -- several]
+        AS more,
+    -- [single
+    (SELECT count(*) FROM next)
+    -- single]
+    -- [several
+    (SELECT count(*) FROM known)
+    -- several]
+        > (SELECT sum(cardinality(ids)) FROM leased) AS large,
     tables.size,
     -- [limited
     EXISTS (
@@ -291,7 +320,7 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
             SELECT count(*) FROM seated WHERE seated.entrypoint = vacant.entrypoint
         )
     ) OR EXISTS (
-        SELECT FROM wanted WHERE seats <= 0 AND (SELECT $1::bigint) > (
+        SELECT FROM wanted WHERE seats <= 0 AND (SELECT $8::bigint) > (
             SELECT count(*) FROM next WHERE next.entrypoint = wanted.entrypoint
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from pgq_fast.errors import PgqException
@@ -9,8 +10,10 @@ from pgq_fast.errors import PgqException
 __all__ = [
     "TransactionAbortedError",
     "constraint_of",
+    "described",
     "is_connection_lost",
     "is_server_unavailable",
+    "is_unsendable",
     "sqlstate_of",
 ]
 
@@ -38,6 +41,8 @@ _PSYCOPG_LOSS: Final = (
     "consuming input failed",
     "flushing failed",
 )
+# What encoders raise for values that they do not know.
+_NO_SUCH_FORM: Final = (TypeError, ValueError, ArithmeticError, AttributeError, struct.error)
 
 
 class TransactionAbortedError(PgqException, RuntimeError):
@@ -99,6 +104,23 @@ def is_server_unavailable(exc: BaseException) -> bool:
         # During a failover no server may be the primary.
         or _is_a(exc, "asyncpg", "TargetServerAttributeNotMatched")
     )
+
+
+def is_unsendable(exc: BaseException) -> bool:
+    """Whether *exc* says that a value has no form in which it could be sent; nothing was sent."""
+    if sqlstate_of(exc) is not None or is_connection_lost(exc):
+        return False
+    # asyncpg's DataError of its own encoders is a ValueError, as are pydantic's errors.
+    return isinstance(exc, _NO_SUCH_FORM) or any(
+        _is_a(exc, "psycopg", name) for name in ("DataError", "ProgrammingError")
+    )
+
+
+def described(exc: BaseException) -> str:
+    """The class of *exc* and its message, for a log."""
+    # Not str(): asyncpg's fails where there is no message.
+    message = ", ".join(str(part) for part in exc.args)
+    return f"{type(exc).__qualname__}: {message}" if message else type(exc).__qualname__
 
 
 def _is_a(exc: BaseException, library: str, name: str) -> bool:

@@ -23,6 +23,8 @@ class JobContext(Context):
     """Whether somebody asked to cancel the job."""
     task: asyncio.Task[None] | None = None
     """Where the job waits, once its handler does."""
+    size = 0
+    """Bytes of the payload, once the handler waits."""
     _scope: anyio.CancelScope | None = None
 
     def __init__(self, resources: MutableMapping[str, object], last_beat: float) -> None:

@@ -205,7 +205,7 @@ class Acknowledger:
                     "Could not acknowledge %d job(s), next attempt in %.1f s: %s",
                     len(self),
                     pause,
-                    error,
+                    described(error),
                 )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -279,7 +279,7 @@ class Acknowledger:
             try:
                 await self.flush()
             except Exception as error:
-                logger.warning("Could not acknowledge %d job(s): %s", len(self), error)
+                logger.warning("Could not acknowledge %d job(s): %s", len(self), described(error))
                 await asyncio.sleep(FIRST_PAUSE * 2**attempt)
             else:
                 return True

@@ -28,6 +28,7 @@ from pgq_fast.worker.acks import Acknowledger, is_attempts, stand_in
 from pgq_fast.worker.context import JobContext
 from pgq_fast.worker.observing import Observation
 from pgq_fast.worker.reused import ReusedTasks
+from pgq_fast.worker.watchdog import Culprit
 
 if TYPE_CHECKING:
     from pgq_fast.qm import QueueManager
@@ -163,6 +164,7 @@ class Dispatcher:
         if context is None:
             contexts[job_id] = context = JobContext(contexts.resources, contexts.since)
         context.task = task
+        context.entrypoint = job.entrypoint
         contexts.starting = None
         payload: object = job.payload
         if isinstance(payload, bytes):
@@ -274,6 +276,19 @@ class Dispatcher:
         if not contexts:
             self._none_waits.set()
         return context
+
+    def running(self, task: asyncio.Task[object] | None) -> Culprit | None:
+        """The job whose handler runs in *task* or, where none does, the one that is being started.
+
+        Other threads may ask.
+        """
+        contexts = self._contexts
+        # Copied in one step, which no other thread can interrupt.
+        for job_id, context in list(contexts.items()):
+            if context.task is task:
+                return Culprit(context.entrypoint, job_id)
+        starting = contexts.starting
+        return None if starting is None else Culprit(starting.entrypoint, starting.id)
 
     def displace(self, jobs: Sequence[models.Job]) -> None:
         """Make room for *jobs* where earlier runs of them have not ended yet.

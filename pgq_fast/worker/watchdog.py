@@ -101,7 +101,9 @@ class Watchdog:
         self._stopped = threading.Event()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="pgq_fast watchdog", daemon=True)
-        # Of the thread: what it renews with, where it has a connection.
+        # Of the thread: from how many seconds of a block on to report it again, and what it renews
+        # with, where it has a connection.
+        self._report_after = 0.0
         self._own: _Connection | None = None
 
     # -- On the worker's loop -----------------------------------------------------------------
@@ -124,8 +126,9 @@ class Watchdog:
         own = self._own
         if own is not None:
             own.interrupt()
-        if self._thread.is_alive():
-            await wait_for_event(self._ended, FAREWELL)
+        if self._thread.is_alive() and await wait_for_event(self._ended, FAREWELL):
+            # That was its last step.
+            self._thread.join(FAREWELL)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -150,9 +153,13 @@ class Watchdog:
         beaten = 0.0
         try:
             while not self._stopped.wait(self._look):
+                if self._loop.is_closed():
+                    return
                 moved = self._moved
                 now = time.monotonic()
-                if now - moved < BLOCKED_AFTER * self._look:
+                # A loop that nobody runs is not blocked, and its worker is as good as dead.
+                if now - moved < BLOCKED_AFTER * self._look or not self._loop.is_running():
+                    self._report_after = 0.0
                     idle += 1
                     if idle >= CLOSE_AFTER:
                         self._disconnect()
@@ -195,8 +202,7 @@ class Watchdog:
             own.close()
 
     def _identify(self, moved: float) -> None:
-        """See what blocks the loop, and say so the first time."""
-        first = not self._blocked_at
+        """See what blocks the loop, and say so: at once, and whenever that has doubled."""
         culprit = self._culprit_of(asyncio.current_task(self._loop))
         frame = sys._current_frames().get(self._loop_thread)
         at = "" if frame is None else f" in {frame.f_code.co_qualname} ({_place(frame)})"
@@ -204,11 +210,13 @@ class Watchdog:
             # It went on meanwhile: what was seen may be innocent.
             return
         self._blocked_by, self._blocked_at = culprit, at or " "
-        if first:
+        stood = time.monotonic() - moved
+        if stood >= self._report_after:
+            self._report_after = 2 * stood
             self._say(
                 "The event loop has been blocked for %.1f s by %s%s: heartbeats are sent from "
                 "outside until it goes on",
-                time.monotonic() - moved,
+                stood,
                 _named(culprit),
                 at,
                 facts=_facts(culprit),

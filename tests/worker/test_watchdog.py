@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
@@ -167,7 +168,9 @@ async def test_a_failure_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_loop_may_end_first() -> None:
-    """A run that was not left in good order leaves a thread that ends by itself, and no error."""
+    """A run that was not left in good order, as by SystemExit, leaves a thread that vouches for
+    nobody, ends by itself, and raises no error.
+    """
     server = Server()
     failures: list[object] = []
     before = threading.excepthook
@@ -180,13 +183,49 @@ def test_the_loop_may_end_first() -> None:
     threading.excepthook = failures.append
     try:
         watchdog = asyncio.run(main())
-        block(lambda: len(server.sent) >= 1)
-        watchdog._stopped.set()
-        watchdog._thread.join(10)
+        watchdog._thread.join(20)
     finally:
         threading.excepthook = before
     assert not watchdog._thread.is_alive()
+    assert server.made == 0
     assert failures == []
+
+
+def test_a_loop_that_nobody_runs_is_not_blocked() -> None:
+    server = Server()
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> Watchdog:
+        watchdog = Watchdog(server, RENEWAL, TIMEOUT, nobody)
+        watchdog.start()
+        return watchdog
+
+    watchdog = loop.run_until_complete(begin())
+    time.sleep(TIMEOUT)
+    assert server.made == 0
+    loop.run_until_complete(watchdog.stop())
+    loop.close()
+    assert not watchdog._thread.is_alive()
+
+
+async def test_a_block_that_goes_on_is_reported_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Ever more rarely."""
+    server = Server()
+    watchdog = Watchdog(server, RENEWAL, TIMEOUT / 4, nobody)
+    watchdog.start()
+    await asyncio.sleep(0)
+
+    def reports() -> int:
+        return caplog.text.count("has been blocked for")
+
+    block(lambda: reports() >= 4)
+    await watchdog.stop()
+    seconds = [
+        float(record.args[0])
+        for record in caplog.records
+        if "has been blocked for" in record.message and isinstance(record.args, tuple)
+    ]
+    assert all(later >= 2 * earlier for earlier, later in itertools.pairwise(seconds))
 
 
 def test_a_quarter_of_the_timeout_is_left_to_connect() -> None:

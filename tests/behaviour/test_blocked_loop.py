@@ -94,7 +94,7 @@ async def test_all_that_the_worker_holds_is_kept_alive(
     assert await tables.ended("picked") == sorted(ids)
     named = [entry for entry in caplog.records if f"by job {ids[2]} of blocks" in entry.message]
     for text in ("heartbeats are sent from outside", "The event loop was blocked for"):
-        (entry,) = [entry for entry in named if text in entry.message]
+        entry = next(entry for entry in named if text in entry.message)
         assert entry.levelno == logging.WARNING
         assert f"by job {ids[2]} of blocks in " in entry.message
         assert vars(entry)["job_id"] == ids[2]

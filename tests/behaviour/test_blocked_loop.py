@@ -1,0 +1,221 @@
+"""Heartbeats while a handler blocks the event loop. tests/fleet has the same between processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+import psycopg
+import pytest
+
+from behaviour.helpers import DEADLINE, QUIET, Recorder, Tables, drain, eventually, working
+from pgq_fast.applications import PgQueuer
+from pgq_fast.models import Job
+from pgq_fast.qm import QueueManager
+from pgq_fast.settings import ConnectionSettings
+
+# Nothing of this is in a kernel.
+pytestmark = [pytest.mark.layouts(), pytest.mark.impl_agnostic]
+
+APPLICATION = "the one that blocks"
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+def pgq(queue_dsn: str, request: pytest.FixtureRequest) -> PgQueuer:
+    library: Literal["asyncpg", "psycopg"] = request.param
+    return PgQueuer.from_dsn(
+        queue_dsn, library, settings=ConnectionSettings(application_name=APPLICATION)
+    )
+
+
+def watchdogs() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "pgq_fast watchdog"]
+
+
+def blocked_until(dsn: str, query: str, found: Callable[[Any], bool]) -> None:
+    """Block, as long as it takes, until what *query* returns is *found*."""
+    end = time.monotonic() + DEADLINE
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while not found(connection.execute(query).fetchall()):
+            if time.monotonic() > end:
+                raise TimeoutError(query)
+            time.sleep(0.02)
+
+
+AGES = "SELECT min(heartbeat), max(heartbeat) FROM pgqueuer WHERE status = 'picked'"
+
+
+async def test_all_that_the_worker_holds_is_kept_alive(
+    pgq: PgQueuer, queue_dsn: str, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jobs that run, and those that wait to be started; in time, and again and again."""
+    ran: list[int] = []
+    sessions: list[int] = []
+    seen: set[Any] = set()
+
+    @pgq.entrypoint("waits")
+    async def waits(job: Job) -> None:
+        await asyncio.sleep(0.1)
+        ran.append(job.id)
+
+    @pgq.entrypoint("blocks")
+    async def blocks(job: Job) -> None:
+        def several(rows: list[Any]) -> bool:
+            ((oldest, newest),) = rows
+            # Of one statement.
+            if oldest == newest:
+                seen.add(newest)
+            return len(seen) >= 4
+
+        blocked_until(queue_dsn, AGES, several)
+        ran.append(job.id)
+
+    assert pgq.queries is not None
+    names = ["waits", "waits", "blocks", "waits", "waits"]
+    ids = await pgq.queries.enqueue(names, [b"secret"] * 5, [5, 4, 3, 2, 1])
+    async with working(pgq.qm, heartbeat_timeout=SECOND):
+        await eventually(lambda: len(ran) == 5)
+        # The thread's connection is closed when it has not been needed for a while.
+        sessions.append(await tables.sessions(APPLICATION))
+
+        async def closed() -> bool:
+            return await tables.sessions(APPLICATION) == sessions[0] - 1
+
+        await eventually(closed)
+        assert len(watchdogs()) == 1
+    assert watchdogs() == []
+    assert await tables.ended() == sorted(ids)
+    assert await tables.ended("picked") == sorted(ids)
+    named = [entry for entry in caplog.records if f"by job {ids[2]} of blocks" in entry.message]
+    for text in ("heartbeats are sent from outside", "The event loop was blocked for"):
+        entry = next(entry for entry in named if text in entry.message)
+        assert entry.levelno == logging.WARNING
+        assert f"by job {ids[2]} of blocks in " in entry.message
+        assert vars(entry)["job_id"] == ids[2]
+        assert vars(entry)["entrypoint"] == "blocks"
+    assert "secret" not in caplog.text
+
+
+async def test_a_job_that_blocks_after_it_has_waited(
+    pgq: PgQueuer, queue_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named, and not the one that was started last."""
+    bystander = Recorder(pause=0.2)
+
+    @pgq.entrypoint("later")
+    async def later(job: Job) -> None:
+        await asyncio.sleep(0.1)
+        since = time.monotonic()
+        blocked_until(queue_dsn, "SELECT 1", lambda _: time.monotonic() > since + 0.8)
+
+    pgq.entrypoint("bystander")(bystander)
+    assert pgq.queries is not None
+    ids = await pgq.queries.enqueue(["later", "bystander"], [None] * 2, [1, 0])
+    await drain(pgq.qm, heartbeat_timeout=SECOND)
+    assert f"by job {ids[0]} of later in " in caplog.text
+    assert f"by job {ids[1]}" not in caplog.text
+
+
+async def test_what_blocks_may_be_no_job(
+    pgq: PgQueuer, queue_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+    started = asyncio.Event()
+
+    @pgq.entrypoint("waits")
+    async def waits(job: Job) -> None:
+        started.set()
+        await gate.wait()
+
+    assert pgq.queries is not None
+    await pgq.queries.enqueue("waits", None)
+    async with working(pgq.qm, heartbeat_timeout=SECOND):
+        await asyncio.wait_for(started.wait(), DEADLINE)
+        # By this very test, which shares the loop with the worker.
+        times: set[Any] = set()
+
+        def twice(rows: list[Any]) -> bool:
+            times.update(rows)
+            return len(times) >= 3
+
+        blocked_until(queue_dsn, AGES, twice)
+        await eventually(lambda: "loop was blocked for" in caplog.text)
+        gate.set()
+    assert "by something that is no job in " in caplog.text
+
+
+async def test_a_loop_that_moves_costs_no_connection(
+    pgq: PgQueuer, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Recorder(pause=0.5)
+    pgq.entrypoint("e")(handler)
+    assert pgq.queries is not None
+    await pgq.queries.enqueue(["e"] * 3, [None] * 3, [0] * 3)
+    task = asyncio.create_task(pgq.qm.run(**QUIET))
+    await eventually(lambda: handler.running == 3)
+    while handler.running:
+        # One for statements and one that listens.
+        assert await tables.sessions(APPLICATION) <= 2
+        await asyncio.sleep(0.01)
+    pgq.qm.shutdown.set()
+    await asyncio.wait_for(task, DEADLINE)
+    await pgq.close()
+    assert "blocked" not in caplog.text
+
+
+async def test_a_server_that_cannot_be_reached_meanwhile(
+    pgq: PgQueuer,
+    queue_dsn: str,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither the block nor the end of the run take any longer for that."""
+    driver: Any = pgq.connection
+    elsewhere = PgQueuer.from_dsn("postgresql://me@127.0.0.1:1/nowhere", driver._kind).connection
+    monkeypatch.setattr(driver, "sibling", lambda: elsewhere)
+
+    @pgq.entrypoint("e")
+    async def blocks(job: Job) -> None:
+        end = time.monotonic() + DEADLINE
+        while "Could not send heartbeats" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.02)  # noqa: ASYNC251
+
+    assert pgq.queries is not None
+    ids = await pgq.queries.enqueue("e", None)
+    await drain(pgq.qm, heartbeat_timeout=SECOND)
+    assert "Could not send heartbeats for the blocked event loop, next attempt in" in caplog.text
+    assert await tables.ended() == ids
+    await eventually(lambda: watchdogs() == [])
+
+
+async def test_a_connection_of_the_users_is_not_watched(manager: QueueManager) -> None:
+    """Where it leads, and whether another one may be opened, is not known."""
+    seen: list[list[threading.Thread]] = []
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        seen.append(watchdogs())
+
+    await manager.queries.enqueue("e", None)
+    await drain(manager)
+    assert seen == [[]]
+
+
+async def test_without_heartbeats_there_is_nothing_to_keep(pgq: PgQueuer) -> None:
+    seen: list[list[threading.Thread]] = []
+
+    @pgq.entrypoint("e")
+    async def handler(job: Job) -> None:
+        seen.append(watchdogs())
+
+    assert pgq.queries is not None
+    await pgq.queries.enqueue("e", None)
+    await drain(pgq.qm, heartbeat_timeout=timedelta(0))
+    assert seen == [[]]

@@ -25,9 +25,9 @@ NOW: Final = timedelta(0)
 PRIORITY_MIN: Final = -(2**31)
 PRIORITY_MAX: Final = 2**31 - 1
 
-MAX_PAYLOAD_BYTES: Final = 1_000_000_000
+MAX_PAYLOAD_BYTES: Final = 500_000_000
 """The most bytes of a payload. PostgreSQL keeps a row, and sends or takes a message, of less than
-2**30 bytes: the rest is for the headers, and for smaller jobs in the same claim."""
+2**30 bytes, and as text, as psycopg has it sent for listings, a payload has twice its bytes."""
 
 MAX_HEADERS_BYTES: Final = 8_000_000
 """The most bytes of the JSON text of a job's headers, which as ``jsonb`` may take six times as

@@ -24,9 +24,9 @@ from pgq_fast.builders import (
     QuerySchedulerBuilder,
 )
 from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows_of
-from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.drivers.failures import is_beyond_python, sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
-from pgq_fast.errors import DuplicateJobError, OpenTransactionError
+from pgq_fast.errors import DuplicateJobError, MalformedRowError, OpenTransactionError
 from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.layouts.compat_jobs import CompatJobs
@@ -211,7 +211,16 @@ class Queries:
     async def _models(
         self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
     ) -> list[ModelT]:
-        rows = await self.driver.fetch(layout_statement(name, settings, flag), *args)
+        try:
+            rows = await self.driver.fetch(layout_statement(name, settings, flag), *args)
+        except Exception as error:
+            # The arguments were checked, so it is the data.
+            if is_beyond_python(error):
+                raise MalformedRowError(
+                    f"a row of the queue has a time that no {model.__name__} can have, which is "
+                    "infinite or outside the years 1 to 9999: correct it in the table"
+                ) from error
+            raise
         return _readable(model, rows)
 
     @_explains_layout
@@ -461,7 +470,7 @@ class Queries:
         """Pick jobs: queued ones, and picked ones whose worker has fallen silent.
 
         Args:
-            batch_size: How many at most; at least 1. Fewer where they have more than 16 MB in all.
+            batch_size: How many at most; at least 1. Fewer where they have more than 450 MB in all.
             entrypoints: Of which entrypoints, with the limit of each.
             queue_manager_id: Who picks them; only this owner can end them.
             global_concurrency_limit: How many jobs the owner may hold in all; None: any number.

@@ -9,6 +9,7 @@ from pgq_fast.errors import PgqException
 __all__ = [
     "TransactionAbortedError",
     "constraint_of",
+    "is_beyond_python",
     "is_connection_lost",
     "is_server_unavailable",
     "sqlstate_of",
@@ -19,6 +20,7 @@ __all__ = [
 _SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03"})
 _CONNECTION_CLASS: Final = "08"
 _TOO_MANY_CONNECTIONS: Final = "53300"
+_DATETIME_OVERFLOW: Final = "22008"
 
 # Errors without an SQLSTATE have nothing but their text. These parts of it come from asyncpg and
 # psycopg themselves; libpq appends its own words, which depend on the locale.
@@ -84,6 +86,17 @@ def is_connection_lost(exc: BaseException) -> bool:
     if _is_a(exc, "psycopg", "OperationalError"):
         return _is_a(exc, "psycopg", "ConnectionTimeout") or _mentions(exc, _PSYCOPG_LOSS)
     return False
+
+
+def is_beyond_python(exc: BaseException) -> bool:
+    """Whether *exc* means that a row has a time that is infinite, or outside the years 1 to 9999.
+
+    PostgreSQL fails to subtract such times, asyncpg and psycopg fail to read them.
+    """
+    code = sqlstate_of(exc)
+    if code is not None:
+        return code == _DATETIME_OVERFLOW
+    return isinstance(exc, OverflowError) or _is_a(exc, "psycopg", "DataError")
 
 
 def is_server_unavailable(exc: BaseException) -> bool:

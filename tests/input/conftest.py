@@ -12,8 +12,10 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from behaviour.helpers import Tables
 from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.memory import InMemoryDriver, InMemoryQueries
+from pgq_fast.qm import QueueManager
 from pgq_fast.queries import SyncQueries
 from pgq_fast.settings import Layout
 from support.drivers import open_driver
@@ -33,9 +35,16 @@ PRODUCERS: Final = [*PLACES, *(f"{layout.value}-sync" for layout in Layout)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests of ``enqueue`` once for each of ``PRODUCERS``, others for each of ``PLACES``."""
+    """Run tests of ``enqueue`` once for each of ``PRODUCERS``, others for each of ``PLACES``.
+
+    What uses ``tables`` has nothing to do in memory, and with ``any_library`` one will do.
+    """
     if "place" in metafunc.fixturenames:
         places = PRODUCERS if "enqueue" in metafunc.fixturenames else PLACES
+        if "tables" in metafunc.fixturenames:
+            places = [name for name in places if name != "memory"]
+        if "any_library" in metafunc.fixturenames:
+            places = [name for name in places if not name.endswith("psycopg")]
         metafunc.parametrize("place", places, indirect=True)
 
 
@@ -85,6 +94,25 @@ def enqueue(place: str, place_dsn: str, queries: Any) -> Iterator[Enqueue]:
             return result
 
         yield call
+
+
+@pytest.fixture
+def manager(queries: Any) -> QueueManager:
+    """A worker without handlers."""
+    return QueueManager(queries)
+
+
+@pytest_asyncio.fixture
+async def tables(place: str, place_dsn: str) -> AsyncIterator[Tables]:
+    """The tables, through a session of somebody else's."""
+    layout = Layout(place.partition("-")[0])
+    async with await psycopg.AsyncConnection.connect(place_dsn, autocommit=True) as connection:
+        yield Tables(connection, layout=layout)
+
+
+@pytest.fixture
+def any_library() -> None:
+    """Marks a test of statements that are the same through all libraries, and take long."""
 
 
 @pytest.fixture

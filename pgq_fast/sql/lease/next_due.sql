@@ -21,7 +21,10 @@ SELECT
             LIMIT 1
         ) AS first
     ) THEN interval '0' ELSE (
-        SELECT min(first.execute_after) - now()
+        -- As in compat/next_due.sql.
+        SELECT min(
+            greatest(least(first.execute_after, timestamptz '9999-12-31 UTC'), timestamptz '0001-01-02 UTC')
+        ) - now()
         FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
         CROSS JOIN LATERAL (
             SELECT execute_after

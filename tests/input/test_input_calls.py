@@ -16,7 +16,7 @@ from pgq_fast.messages import LONGEST_MESSAGE, cancellations
 from pgq_fast.models import CancellationEvent
 from pgq_fast.qm import QueueManager
 from pgq_fast.repository import EntrypointExecutionParameter
-from pgq_fast.types import QueueManagerId
+from pgq_fast.types import Channel, QueueManagerId
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -210,7 +210,7 @@ def test_messages_are_as_long_as_they_may_be(channel: str) -> None:
 
 
 async def test_handlers_of_names_that_no_job_can_have(queries: Any) -> None:
-    manager = QueueManager(queries)
+    manager: Any = QueueManager(queries)
     for name in NAMELESS:
         with pytest.raises(InvalidArgumentError, match="name "):
             manager.entrypoint(name)
@@ -220,8 +220,11 @@ async def test_handlers_of_names_that_no_job_can_have(queries: Any) -> None:
 async def test_events_without_a_time_zone_are_no_events() -> None:
     with pytest.raises(ValueError, match="timezone"):
         CancellationEvent(
-            channel="c", ids=[], sent_at=datetime(2030, 1, 1), type="cancellation_event"
+            channel=Channel("c"), ids=[], sent_at=datetime(2030, 1, 1), type="cancellation_event"
         )
-    assert CancellationEvent(
-        channel="c", ids=[], sent_at=datetime(2030, 1, 1, tzinfo=UTC), type="cancellation_event"
+    CancellationEvent(
+        channel=Channel("c"),
+        ids=[],
+        sent_at=datetime(2030, 1, 1, tzinfo=UTC),
+        type="cancellation_event",
     )

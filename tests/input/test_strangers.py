@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
 import pytest
 
-from behaviour.helpers import Recorder, Tables, drain, eventually, working
+from behaviour.helpers import DEADLINE, Recorder, Tables, drain, eventually, working
 from pgq_fast.completion import CompletionWatcher
 from pgq_fast.errors import MalformedRowError, RetryRequested
 from pgq_fast.messages import LONGEST_MESSAGE
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
-from pgq_fast.types import QueueEntrypoint
+from pgq_fast.types import JobId, QueueEntrypoint
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -112,7 +113,7 @@ async def test_a_flood_of_notifications(
             await one_more()
         await flood
         await one_more()
-        assert await asyncio.wait_for(watcher.wait_for(ids[0]), 20) == "successful"
+        assert await asyncio.wait_for(watcher.wait_for(JobId(ids[0])), 20) == "successful"
         await manager.listener_healthy()
     assert sorted(handler.ids) == sorted(ids)
     assert "Ignored a notification of 7000 characters" in caplog.text
@@ -181,7 +182,7 @@ async def test_rows_that_somebody_edited(
 
     await tables.rows("DELETE FROM pgqueuer_statistics WHERE NOT isfinite(created)")
     queries: Any = manager.queries
-    for look in (
+    looks: list[Callable[[], Awaitable[Any]]] = [
         lambda: queries.browse_queue(),
         lambda: queries.queue_log(),
         lambda: queries.queue_age(),
@@ -192,7 +193,8 @@ async def test_rows_that_somebody_edited(
         lambda: queries.throughput_timeseries(timedelta(days=1)),
         lambda: queries.next_deferred_eta(["e"]),
         lambda: queries.queue_size(),
-    ):
+    ]
+    for look in looks:
         # Either is a way to treat times that Python does not have.
         with contextlib.suppress(MalformedRowError):
             await look()
@@ -210,10 +212,11 @@ async def test_a_job_that_is_never_due(manager: QueueManager, tables: Tables) ->
     eta = await queries.next_deferred_eta([QueueEntrypoint("e")])
     assert eta is not None
     assert eta > timedelta(days=365 * 7000)
-    async with working(manager):
-        for number in range(3):
-            await queries.enqueue("e", None)
-            await eventually(lambda number=number: len(handler.ids) > number)
+    async with asyncio.timeout(DEADLINE), working(manager):
+        for _ in range(3):
+            (due,) = await queries.enqueue("e", None)
+            while due not in handler.ids:
+                await asyncio.sleep(0.01)
             # Until it rests again.
             await asyncio.sleep(0.1)
     assert await tables.count() == 1

@@ -4,6 +4,10 @@
 #   make demo DSN=postgresql://... the same on your server, in a schema that is removed after
 #   make test                      the test suite: compiled, pure Python, and on the oldest PostgreSQL
 #   make test ARGS='-k enqueue'    ... a part of it
+#   make fuzz                      the kernels and their twins on a thousand times as many inputs
+#   make fuzz EXAMPLES=100000      ... as many a test; failures are kept in .hypothesis/ and come first
+#   make sanitize                  the tests of the kernels, compiled with address and UB sanitizers
+#   make sanitize EXAMPLES=10000   ... on so many inputs a test
 #   make bench                     kernels and the whole path, in five minutes or so; JSON in .benchmarks/
 #   make bench DSN=postgresql://... on your server; ARGS='-k latency' for a part
 #   make bench COMPARE=FILE.json   ... beside an earlier run
@@ -48,7 +52,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo bench results test test-c test-python test-oldest-pg lint docs wheels build python clean FORCE
+.PHONY: help demo bench results test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -72,6 +76,28 @@ test-python: $(VENV)/.test $(VENV)/.kernels
 # The same server answers whatever version is asked for when the user brings one.
 test-oldest-pg: $(VENV)/.test $(VENV)/.kernels
 	$(if $(PGQ_TEST_DSN),,PGQ_TEST_PG=16 PGQ_FAST_IMPL=c $(PYTEST) -m pg_matrix $(ARGS))
+
+# What decodes and encodes, without a server. Inputs that failed are tried first the next time.
+FUZZED := tests/kernels --ignore=tests/kernels/test_on_server.py --ignore=tests/kernels/test_kernel_leaks.py
+
+fuzz: $(VENV)/.test $(VENV)/.kernels
+	PGQ_FAST_IMPL=c PGQ_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(RUN) -m pytest $(FUZZED) \
+	    --numprocesses 3 --dist load --timeout=3600 $(ARGS)
+
+# Built beside the tree, which keeps its kernels. Python's own allocator would hide from the sanitizer
+# what is read beyond the end of an object, and what Python itself never frees is no leak of ours.
+SANITIZED := build/sanitized-$(PYTHON_VERSION)
+RUN_SANITIZED := env LD_PRELOAD="$$($(or $(CC),gcc) -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+    ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 \
+    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONPATH=$(SANITIZED) $(RUN) -P
+
+sanitize: $(VENV)/.test $(KERNEL_SOURCES)
+	@echo 'compiling the kernels with sanitizers'
+	@PGQ_FAST_SANITIZE=address,undefined $(RUN) setup.py --quiet build --build-base build/sanitizing \
+	    --build-lib $(SANITIZED)
+	@$(RUN_SANITIZED) -c 'import pgq_fast_ext.codec as codec; assert codec.__file__.startswith("$(CURDIR)/$(SANITIZED)"), codec.__file__'
+	PGQ_FAST_IMPL=c $(if $(EXAMPLES),PGQ_TEST_FUZZ_EXAMPLES=$(EXAMPLES)) $(RUN_SANITIZED) -m pytest \
+	    $(FUZZED) --timeout=3600 -p no:cacheprovider $(ARGS)
 
 # Figures, and everything they depend on, are kept under the time that they were made at.
 bench: $(VENV)/.test $(VENV)/.kernels

@@ -10,20 +10,33 @@ import dataclasses
 import json
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NamedTuple, NoReturn, get_args
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from pgq_fast._impl import codec
+from pgq_fast.arguments import MAX_NAME_BYTES, delay_bounds, is_storable, shown, text_fault
 from pgq_fast.errors import InvalidJobError
-from pgq_fast.models import utc_now
 from pgq_fast.tracing import TracingProtocol
 from pgq_fast.types import OnConflict
 
 NOW: Final = timedelta(0)
 PRIORITY_MIN: Final = -(2**31)
 PRIORITY_MAX: Final = 2**31 - 1
+
+MAX_PAYLOAD_BYTES: Final = 500_000_000
+"""The most bytes of a payload. PostgreSQL keeps a row, and sends or takes a message, of less than
+2**30 bytes, and as text, as psycopg has it sent for listings, a payload has twice its bytes."""
+
+MAX_HEADERS_BYTES: Final = 8_000_000
+"""The most bytes of the JSON text of a job's headers, which as ``jsonb`` may take six times as
+many."""
+
+_SURELY_READ: Final = 400
+"""Bytes of JSON in which nothing nests so deep, nor is any number so long, that the parser of the
+workers gives up: that takes 200 pairs of brackets, or 4301 digits."""
+
 _NONE_TYPE: Final = type(None)
 _CONFLICT_MODES: Final[frozenset[object]] = frozenset(get_args(OnConflict))
 # What the JSON text of a header may hold although jsonb refuses it; the same letters inside a
@@ -92,7 +105,8 @@ def plain_job(entrypoint: object, payload: object, priority: object) -> SingleJo
         type(entrypoint) is str
         and entrypoint.isascii()
         and "\0" not in entrypoint
-        and (payload is None or type(payload) is bytes)
+        and len(entrypoint) <= MAX_NAME_BYTES
+        and (payload is None or (type(payload) is bytes and len(payload) <= MAX_PAYLOAD_BYTES))
         and type(priority) is int
         and PRIORITY_MIN <= priority <= PRIORITY_MAX
     ):
@@ -160,7 +174,9 @@ def normalize(
     keyed = False
     if keys is not None:
         checked_keys, keyed = _keys(keys)
-    if not codec.plain_columns(entrypoints, payloads, priorities):
+    if not codec.plain_columns(
+        entrypoints, payloads, priorities, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES
+    ):
         entrypoints = _entrypoints(entrypoints)
         payloads = _payloads(payloads)
         priorities = _priorities(priorities)
@@ -268,6 +284,18 @@ def _encode_header(position: int, header: Mapping[str, object]) -> bytes:
             f"headers[{position}] cannot be stored as JSON: {error}. Pass strings, finite "
             "numbers, booleans, None, and lists and dicts of these"
         ) from error
+    if len(text) > MAX_HEADERS_BYTES:
+        raise InvalidJobError(
+            f"headers[{position}] have {len(text)} bytes as JSON, and {MAX_HEADERS_BYTES} is the "
+            "most that the queue takes: put the data into the payload"
+        )
+    if len(text) >= _SURELY_READ:
+        try:
+            from_json(text)
+        except ValueError as error:
+            raise InvalidJobError(
+                f"headers[{position}] could be stored, but no worker could read them: {error}"
+            ) from error
     return text
 
 
@@ -306,8 +334,11 @@ def _entrypoints(values: list[Any]) -> list[str]:
                 )
         values = [_plain(value) for value in values]
     # A batch repeats few names, so each is looked at once.
-    if not _storable(set(values)):
+    different = set(values)
+    if not is_storable(different):
         _refuse_text("entrypoint", values)
+    if not _are_short(different):
+        _refuse_long("entrypoint", values)
     return values
 
 
@@ -323,8 +354,11 @@ def _keys(values: list[Any]) -> tuple[list[str | None], bool]:
                     "for a job without a key"
                 )
         values = [None if value is None else _plain(value) for value in values]
-    if not _storable([value for value in values if value is not None]):
+    given = [value for value in values if value is not None]
+    if not is_storable(given):
         _refuse_text("dedupe_key", values)
+    if not _are_short(given):
+        _refuse_long("dedupe_key", values)
     return values, True
 
 
@@ -333,36 +367,39 @@ def _plain(value: str) -> str:
     return str.__str__(value)
 
 
-def _storable(values: Iterable[str]) -> bool:
-    """Whether PostgreSQL accepts all of *values* as text: valid UTF-8 without NUL."""
-    joined = "".join(values)
-    if "\0" in joined:
-        return False
-    if joined.isascii():
-        return True
-    try:
-        joined.encode()
-    except UnicodeEncodeError:
-        return False
-    # Two lone surrogates do not join to a valid pair, so no culprit can hide.
-    return True
+def _are_short(values: Iterable[str]) -> bool:
+    """Whether all of *values*, which are storable, may be keys of an index."""
+    # A character takes 4 bytes at most.
+    return max(map(len, values), default=0) <= MAX_NAME_BYTES // 4 or all(
+        len(value.encode()) <= MAX_NAME_BYTES for value in values
+    )
 
 
 def _refuse_text(parameter: str, values: list[Any]) -> NoReturn:
     for position, value in enumerate(values):
-        if value is None or _storable([value]):
+        if value is None or is_storable([value]):
             continue
-        fault = "a NUL character" if "\0" in value else "a lone surrogate"
         raise InvalidJobError(
-            f"{parameter}[{position}] contains {fault}, which PostgreSQL cannot store as text: "
-            "remove it"
+            f"{parameter}[{position}] contains {text_fault(value)}, which PostgreSQL cannot store "
+            "as text: remove it"
         )
+    raise AssertionError("no value is at fault")
+
+
+def _refuse_long(parameter: str, values: list[Any]) -> NoReturn:
+    for position, value in enumerate(values):
+        if value is not None and (size := len(value.encode())) > MAX_NAME_BYTES:
+            remedy = "pass a hash of it" if parameter == "dedupe_key" else "choose a shorter name"
+            raise InvalidJobError(
+                f"{parameter}[{position}] has {size} bytes, and PostgreSQL's indexes take "
+                f"{MAX_NAME_BYTES}: {remedy}"
+            )
     raise AssertionError("no value is at fault")
 
 
 def _payloads(values: list[Any]) -> list[bytes | None]:
     if not _types(values) - {bytes, _NONE_TYPE}:
-        return values
+        return _not_too_large(values)
     payloads: list[bytes | None] = []
     for position, value in enumerate(values):
         try:
@@ -371,7 +408,18 @@ def _payloads(values: list[Any]) -> list[bytes | None]:
             raise InvalidJobError(
                 f"payload[{position}] is a {type(value).__name__}: encode it to bytes, or pass None"
             ) from None
-    return payloads
+    return _not_too_large(payloads)
+
+
+def _not_too_large(values: list[bytes | None]) -> list[bytes | None]:
+    if max(map(len, filter(None, values)), default=0) > MAX_PAYLOAD_BYTES:
+        for position, value in enumerate(values):
+            if value is not None and len(value) > MAX_PAYLOAD_BYTES:
+                raise InvalidJobError(
+                    f"payload[{position}] has {len(value)} bytes, and {MAX_PAYLOAD_BYTES} is the "
+                    "most that the queue takes: keep the data elsewhere, and pass where it is"
+                )
+    return values
 
 
 def _priorities(values: list[Any]) -> list[int]:
@@ -393,7 +441,7 @@ def _priorities(values: list[Any]) -> list[int]:
             if not PRIORITY_MIN <= value <= PRIORITY_MAX
         )
         raise InvalidJobError(
-            f"priority[{position}] is {values[position]}: the column holds "
+            f"priority[{position}] is {shown(values[position])}: the column holds "
             f"{PRIORITY_MIN} to {PRIORITY_MAX}"
         )
     return values
@@ -413,9 +461,7 @@ def _delays(values: list[Any]) -> tuple[list[timedelta], bool]:
     delays = [value or NOW for value in values]
     if not any(delays):
         return delays, False
-    now = utc_now()
-    earliest = datetime.min.replace(tzinfo=UTC) - now
-    latest = datetime.max.replace(tzinfo=UTC) - now
+    earliest, latest = delay_bounds()
     if min(delays) < earliest or max(delays) > latest:
         position = next(
             position for position, value in enumerate(delays) if not earliest <= value <= latest

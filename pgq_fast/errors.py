@@ -281,7 +281,11 @@ class NamesTooLongError(PgqException, ValueError):
         )
 
 
-class InvalidJobError(PgqException, ValueError):
+class InvalidArgumentError(PgqException, ValueError):
+    """A call with an argument that the queue cannot work with; nothing was sent to the server."""
+
+
+class InvalidJobError(InvalidArgumentError):
     """A job that cannot be enqueued as given; nothing was sent to the server."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, MutableMapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, get_args
 
-from pgq_fast import executors, models, tracing, types
+from pgq_fast import arguments, executors, models, tracing, types
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
@@ -107,11 +107,13 @@ class QueueManager:
 
         Raises:
             RuntimeError: The name is taken.
+            InvalidArgumentError: A ``ValueError``; no job can have the name.
         """
         self._require_free(name)
         self.entrypoint_registry[types.QueueEntrypoint(name)] = executor
 
     def _require_free(self, name: str) -> None:
+        arguments.text("name", name)
         if name in self.entrypoint_registry:
             raise RuntimeError(f"{name} already in registry: an entrypoint has one handler")
 

@@ -9,24 +9,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 
 from pydantic import BaseModel, ValidationError
 
+from pgq_fast import arguments, messages, models, tracing, types
 from pgq_fast import enqueue as enqueueing
-from pgq_fast import models, tracing, types
 from pgq_fast.builders import (
     QueryBuilderEnvironment,
     QueryQueueBuilder,
     QuerySchedulerBuilder,
 )
 from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows_of
-from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.drivers.failures import is_beyond_python, sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
-from pgq_fast.errors import DuplicateJobError, OpenTransactionError
+from pgq_fast.errors import DuplicateJobError, MalformedRowError, OpenTransactionError
 from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.layouts.compat_jobs import CompatJobs
@@ -35,7 +35,7 @@ from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.layouts.lease_jobs import LeaseJobs
 from pgq_fast.layouts.producer import Producer, enqueue_sync, producer_for
 from pgq_fast.logconfig import logger
-from pgq_fast.repository import EntrypointExecutionParameter, check_pruning
+from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.schema.statements import run_async, run_sync
 from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.sql import layout_statement
@@ -116,7 +116,17 @@ def _readable(model: type[ModelT], rows: list[dict[str, object]]) -> list[ModelT
 
 
 def _names(entrypoint: str | list[str]) -> list[str]:
-    return [entrypoint] if isinstance(entrypoint, str) else list(entrypoint)
+    return arguments.names(
+        "entrypoint", [entrypoint] if isinstance(entrypoint, str) else entrypoint
+    )
+
+
+def _job_ids(ids: Iterable[int]) -> list[types.JobId]:
+    return [*map(types.JobId, arguments.identities("ids", ids))]
+
+
+def _ids(ids: Iterable[int], name: str = "ids") -> Int8Array:
+    return Int8Array(arguments.identities(name, ids))
 
 
 @dataclasses.dataclass
@@ -201,7 +211,16 @@ class Queries:
     async def _models(
         self, model: type[ModelT], name: str, settings: DBSettings, *args: object, flag: str = ""
     ) -> list[ModelT]:
-        rows = await self.driver.fetch(layout_statement(name, settings, flag), *args)
+        try:
+            rows = await self.driver.fetch(layout_statement(name, settings, flag), *args)
+        except Exception as error:
+            # The arguments were checked, so it is the data.
+            if is_beyond_python(error):
+                raise MalformedRowError(
+                    f"a row of the queue has a time that no {model.__name__} can have, which is "
+                    "infinite or outside the years 1 to 9999: correct it in the table"
+                ) from error
+            raise
         return _readable(model, rows)
 
     @_explains_layout
@@ -451,8 +470,7 @@ class Queries:
         """Pick jobs: queued ones, and picked ones whose worker has fallen silent.
 
         Args:
-            batch_size: How many at most; at least 1. Fewer where they are larger than 512 MB in
-                all.
+            batch_size: How many at most; at least 1. Fewer where they have more than 450 MB in all.
             entrypoints: Of which entrypoints, with the limit of each.
             queue_manager_id: Who picks them; only this owner can end them.
             global_concurrency_limit: How many jobs the owner may hold in all; None: any number.
@@ -462,15 +480,27 @@ class Queries:
             The jobs, highest priority first, the oldest first within a priority.
 
         Raises:
-            ValueError: *batch_size* is below 1.
+            InvalidArgumentError: A ``ValueError``; *batch_size* is below 1, or something else is
+                not what it should be.
             OpenTransactionError: The connection has a transaction open.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        batch_size = arguments.integer("batch_size", batch_size, 1)
+        heartbeat_timeout = arguments.span("heartbeat_timeout", heartbeat_timeout)
+        if global_concurrency_limit is not None:
+            global_concurrency_limit = arguments.integer(
+                "global_concurrency_limit", global_concurrency_limit, -arguments.INT8_MAX
+            )
+        limits = {
+            QueueEntrypoint(name): arguments.integer(
+                "concurrency_limit",
+                entrypoints[QueueEntrypoint(name)].concurrency_limit,
+                -arguments.INT8_MAX,
+            )
+            for name in arguments.names("entrypoints", entrypoints)
+        }
         settings = self.qbq.settings
         if settings.layout is Layout.lease:
             leases = LeaseLayout(self.driver, settings)
-            limits = {name: wish.concurrency_limit for name, wish in entrypoints.items()}
             # First, so that what comes back competes with the rest.
             await leases.rescue(heartbeat_timeout, list(limits))
             answer = await leases.claim(
@@ -485,9 +515,7 @@ class Queries:
         claim = compat.claim_statement(
             self.qbq.settings,
             batch_size,
-            compat.wanted(
-                {name: parameter.concurrency_limit for name, parameter in entrypoints.items()}
-            ),
+            compat.wanted(limits),
             queue_manager_id,
             heartbeat_timeout,
             compat.DEQUEUE_BYTES,
@@ -615,11 +643,13 @@ class Queries:
 
     async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """1 if a job of *entrypoints* is queued, deferred or not; else 0."""
-        return await self._number("queued_work", list(entrypoints))
+        return await self._number("queued_work", arguments.names("entrypoints", entrypoints))
 
     async def eligible_queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """1 if a job of *entrypoints* is queued and due; else 0."""
-        return await self._number("queued_work", list(entrypoints), flag="eligible")
+        return await self._number(
+            "queued_work", arguments.names("entrypoints", entrypoints), flag="eligible"
+        )
 
     @_explains_layout
     async def clear_queue(self, entrypoint: str | list[str] | None = None) -> None:
@@ -632,7 +662,7 @@ class Queries:
     @_explains_layout
     async def mark_job_as_cancelled(self, ids: list[types.JobId]) -> None:
         """Take *ids* out of the queue, logged as canceled, and tell the workers that run them."""
-        await self._jobs().cancel(ids)
+        await self._jobs().cancel(_job_ids(ids))
         await self.notify_job_cancellation(ids)
 
     async def queue_size(self) -> list[models.QueueStatistics]:
@@ -649,6 +679,7 @@ class Queries:
         A job that has another owner by now than the :class:`Job` says stays as it is.
         """
         if job_status:
+            arguments.statuses("job_status", [status for _, status, _ in job_status])
             await self._jobs().end([Outcome(*item) for item in job_status])
 
     @_explains_layout
@@ -662,12 +693,12 @@ class Queries:
 
         A job that has another owner by now than *job* says stays as it is.
         """
-        await self._jobs().retry(Retry(job, delay, traceback_record))
+        await self._jobs().retry(Retry(job, arguments.delay("delay", delay), traceback_record))
 
     @_explains_layout
     async def requeue_jobs(self, ids: list[types.JobId]) -> None:
         """Queue held jobs again, to run now, as if never tried; other jobs stay as they are."""
-        await self._jobs().requeue(ids)
+        await self._jobs().requeue(_job_ids(ids))
 
     async def list_failed_jobs(
         self, limit: int = 100, order: types.SortOrder = "DESC"
@@ -679,13 +710,13 @@ class Queries:
             models.Job,
             "list_failed_jobs",
             self.qbq.settings,
-            limit,
+            arguments.row_limit(limit),
             flag="descending" if order == "DESC" else "ascending",
         )
 
     async def update_heartbeat(self, job_ids: list[types.JobId]) -> None:
         """Vouch for *job_ids*, whoever holds them."""
-        await self._queue("update_heartbeat", Int8Array(set(job_ids)))
+        await self._queue("update_heartbeat", _ids(set(job_ids), "job_ids"))
 
     @_explains_layout
     async def next_deferred_eta(self, entrypoints: list[QueueEntrypoint]) -> timedelta | None:
@@ -693,7 +724,7 @@ class Queries:
         rows = await rows_of(
             self.driver,
             layout_statement("next_deferred_eta", self.qbq.settings),
-            list(entrypoints),
+            arguments.names("entrypoints", entrypoints),
         )
         return rows[0][0] if rows else None
 
@@ -725,9 +756,10 @@ class Queries:
         self, limit: int | None, last: timedelta | None = None
     ) -> list[models.LogStatistics]:
         """Statistics, up to date, newest first: *limit* rows of the time *last*, None for all."""
+        rows, since = arguments.row_limit(limit), _since(last)
         await self._aggregate("unlocked")
         return await self._models(
-            models.LogStatistics, "log_statistics", self.qbq.settings, limit, last
+            models.LogStatistics, "log_statistics", self.qbq.settings, rows, since
         )
 
     async def queue_log(self) -> list[models.Log]:
@@ -740,17 +772,25 @@ class Queries:
     ) -> list[tuple[types.JobId, types.JOB_STATUS]]:
         """The latest status of each of *ids* that the log knows."""
         rows = await rows_of(
-            self.driver, layout_statement("job_status", self.qbq.settings), Int8Array(ids)
+            self.driver, layout_statement("job_status", self.qbq.settings), _ids(ids)
         )
         return [(job_id, status) for job_id, status in rows]
 
     async def job_log_history(self, id: types.JobId, limit: int = 100) -> list[models.Log]:
         """What happened to a job, oldest first."""
-        return await self._models(models.Log, "job_log_history", self.qbq.settings, id, limit)
+        return await self._models(
+            models.Log,
+            "job_log_history",
+            self.qbq.settings,
+            arguments.identity("id", id),
+            arguments.row_limit(limit),
+        )
 
     async def exception_logs(self, limit: int = 100) -> list[models.Log]:
         """The latest failures, with their tracebacks."""
-        return await self._models(models.Log, "exception_logs", self.qbq.settings, limit)
+        return await self._models(
+            models.Log, "exception_logs", self.qbq.settings, arguments.row_limit(limit)
+        )
 
     async def unaggregated_log_count(self) -> int:
         """Number of log entries that no statistics contain yet."""
@@ -774,13 +814,15 @@ class Queries:
             on_progress: Called after each batch with how many entries have been deleted so far.
 
         Raises:
-            ValueError: *batch_size* is below 1, or *older_than* negative.
+            InvalidArgumentError: A ``ValueError``; *batch_size* is below 1, or *older_than*
+                negative.
         """
-        cutoff = await self._cutoff(older_than, batch_size)
+        age, rows = arguments.pruning(older_than, batch_size)
+        cutoff = await self._cutoff(age)
         await self._aggregate("unlocked")
         removed = 0
         for part in self._jobs().log_parts():
-            removed = await self._prune(part, cutoff, batch_size, None, on_progress, removed)
+            removed = await self._prune(part, cutoff, rows, None, on_progress, removed)
         return removed
 
     async def prune_statistics(
@@ -798,14 +840,15 @@ class Queries:
             on_progress: Called after each batch with how many rows have been deleted so far.
 
         Raises:
-            ValueError: *batch_size* is below 1, or *older_than* negative.
+            InvalidArgumentError: A ``ValueError``; *batch_size* is below 1, or *older_than*
+                negative.
         """
-        cutoff = await self._cutoff(older_than, batch_size)
-        return await self._prune("prune_statistics", cutoff, batch_size, 0, on_progress)
+        age, rows = arguments.pruning(older_than, batch_size)
+        cutoff = await self._cutoff(age)
+        return await self._prune("prune_statistics", cutoff, rows, 0, on_progress)
 
-    async def _cutoff(self, older_than: timedelta, batch_size: int) -> object:
+    async def _cutoff(self, older_than: timedelta) -> object:
         """The instant before which to prune: one for all batches, or they would never end."""
-        check_pruning(older_than, batch_size)
         (row,) = await self.driver.fetch(layout_statement("cutoff", self.qbq.settings), older_than)
         return row["cutoff"]
 
@@ -836,23 +879,15 @@ class Queries:
     # -- Messages to workers ------------------------------------------------------------------
 
     async def notify_job_cancellation(self, ids: list[types.JobId]) -> None:
-        """Ask the workers that run *ids* to cancel them."""
+        """Ask the workers that run *ids* to cancel them, in as many messages as it takes."""
         channel = types.Channel(self.qbq.settings.channel)
-        event = models.CancellationEvent(
-            channel=channel, ids=ids, sent_at=models.utc_now(), type="cancellation_event"
-        )
-        await self.driver.notify(channel, event.model_dump_json())
+        for message in messages.cancellations(channel, arguments.identities("ids", ids)):
+            await self.driver.notify(channel, message)
 
     async def notify_health_check(self, health_check_event_id: HealthCheckId) -> None:
         """Send the message by which a worker sees that it hears."""
         channel = types.Channel(self.qbq.settings.channel)
-        event = models.HealthCheckEvent(
-            channel=channel,
-            id=health_check_event_id,
-            sent_at=models.utc_now(),
-            type="health_check_event",
-        )
-        await self.driver.notify(channel, event.model_dump_json())
+        await self.driver.notify(channel, messages.health_check(channel, health_check_event_id))
 
     @_explains_layout
     async def watch_ends(
@@ -873,7 +908,7 @@ class Queries:
             silence: look at the jobs, and call again soon, with this number. The first call of a
             watcher returns None only where there is nothing to prolong.
         """
-        return await self._jobs().watch_ends(watcher, for_, since)
+        return await self._jobs().watch_ends(watcher, arguments.delay("for_", for_), since)
 
     @_explains_layout
     async def unwatch_ends(self, watcher: uuid.UUID) -> None:
@@ -901,11 +936,11 @@ class Queries:
 
     async def set_schedule_queued(self, ids: set[types.ScheduleId]) -> None:
         """Give picked schedules back; their run is over."""
-        await self._schedule("set_schedule_queued", Int8Array(ids))
+        await self._schedule("set_schedule_queued", _ids(ids))
 
     async def update_schedule_heartbeat(self, ids: set[types.ScheduleId]) -> None:
         """Say that the runs of *ids* are going on."""
-        await self._schedule("update_schedule_heartbeat", Int8Array(ids))
+        await self._schedule("update_schedule_heartbeat", _ids(ids))
 
     async def peek_schedule(self) -> list[models.Schedule]:
         """All schedules, the one that ran longest ago first."""
@@ -915,7 +950,9 @@ class Queries:
         self, ids: set[types.ScheduleId], entrypoints: set[CronEntrypoint]
     ) -> None:
         """Delete schedules by id or entrypoint."""
-        await self._schedule("delete_schedule", Int8Array(ids), list(entrypoints))
+        await self._schedule(
+            "delete_schedule", _ids(ids), arguments.names("entrypoints", entrypoints)
+        )
 
     async def clear_schedule(self) -> None:
         """Delete all schedules."""
@@ -930,23 +967,28 @@ class Queries:
     async def job_duration_percentiles(self, last: timedelta) -> list[models.JobDurationStats]:
         """Run times of the jobs that ended within *last*, by entrypoint, slowest first."""
         return await self._models(
-            models.JobDurationStats, "job_duration_percentiles", self.qbq.settings, last
+            models.JobDurationStats,
+            "job_duration_percentiles",
+            self.qbq.settings,
+            arguments.span("last", last),
         )
 
     async def throughput_summary(
         self, last: timedelta | None = None
     ) -> list[models.ThroughputStats]:
         """Jobs by entrypoint and status, up to date, within *last* or ever."""
+        since = _since(last)
         await self._aggregate("unlocked")
         return await self._models(
-            models.ThroughputStats, "throughput_summary", self.qbq.settings, last
+            models.ThroughputStats, "throughput_summary", self.qbq.settings, since
         )
 
     async def throughput_timeseries(self, last: timedelta) -> list[models.ThroughputBucket]:
         """Jobs by minute, entrypoint and status, up to date, within *last*."""
+        since = arguments.span("last", last)
         await self._aggregate("unlocked")
         return await self._models(
-            models.ThroughputBucket, "throughput_timeseries", self.qbq.settings, last
+            models.ThroughputBucket, "throughput_timeseries", self.qbq.settings, since
         )
 
     async def active_workers(self) -> list[models.ActiveWorker]:
@@ -956,7 +998,11 @@ class Queries:
     async def stale_jobs(self, threshold: timedelta, limit: int = 100) -> list[models.StaleJob]:
         """Picked jobs without a heartbeat for *threshold*, the longest silent first."""
         return await self._models(
-            models.StaleJob, "stale_jobs", self.qbq.settings, threshold, limit
+            models.StaleJob,
+            "stale_jobs",
+            self.qbq.settings,
+            arguments.span("threshold", threshold),
+            arguments.row_limit(limit),
         )
 
     async def browse_queue(
@@ -971,15 +1017,17 @@ class Queries:
             models.Job,
             "browse_queue",
             self.qbq.settings,
-            limit,
-            offset,
-            list(statuses) if statuses else None,
-            list(entrypoints) if entrypoints else None,
+            arguments.row_limit(limit),
+            arguments.integer("offset", offset, 0),
+            arguments.statuses("statuses", statuses) if statuses else None,
+            arguments.names("entrypoints", entrypoints) if entrypoints else None,
         )
 
     async def queue_job_by_id(self, id: types.JobId) -> models.Job | None:
         """A job that is in the queue, else None."""
-        jobs = await self._models(models.Job, "queue_job_by_id", self.qbq.settings, id)
+        jobs = await self._models(
+            models.Job, "queue_job_by_id", self.qbq.settings, arguments.identity("id", id)
+        )
         return jobs[0] if jobs else None
 
     async def schema_info(self) -> list[models.TableInfo]:
@@ -989,9 +1037,14 @@ class Queries:
         )
 
 
+def _since(last: timedelta | None) -> timedelta | None:
+    return None if last is None else arguments.span("last", last)
+
+
 def _schedule_columns(
     schedules: dict[models.CronExpressionEntrypoint, timedelta],
 ) -> tuple[list[str], list[str], list[timedelta]]:
+    arguments.schedules(schedules)
     return (
         [key.expression for key in schedules],
         [key.entrypoint for key in schedules],

@@ -53,18 +53,6 @@ class EntrypointExecutionParameter:
     concurrency_limit: int
 
 
-def check_pruning(older_than: timedelta, batch_size: int) -> None:
-    """Refuse arguments by which more would be deleted than anybody means, or nothing for ever.
-
-    Raises:
-        ValueError: *batch_size* is below 1, or *older_than* negative.
-    """
-    if older_than < timedelta(0):
-        raise ValueError(f"older_than is {older_than}, must not be negative")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, must be at least 1")
-
-
 class QueueRepositoryPort(Protocol):
     """The jobs and their log."""
 

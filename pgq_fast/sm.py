@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, MutableMapping
 from datetime import timedelta
 from typing import Any, Final
 
+from pgq_fast import arguments
 from pgq_fast.drivers.failures import described, is_connection_lost, is_passing
 from pgq_fast.errors import PgqException
 from pgq_fast.executors import (
@@ -129,6 +130,7 @@ class SchedulerManager:
                 by default that is read off its annotations.
 
         Raises:
+            InvalidArgumentError: A ``ValueError``; the two cannot be stored.
             InvalidCronExpressionError: A ``ValueError``; *expression* means nothing.
             DuplicateScheduleError: A ``RuntimeError``; the two are already registered.
         """
@@ -141,6 +143,7 @@ class SchedulerManager:
         # The stored spelling, by which all schedulers of a database know the schedule.
         normal = CronExpression(" ".join(croniter(expression).expressions))
         key = CronExpressionEntrypoint(CronEntrypoint(entrypoint), normal)
+        arguments.schedule_key(*key)
         if key in self.registry:
             raise DuplicateScheduleError(key)
 

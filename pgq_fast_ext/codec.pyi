@@ -47,4 +47,10 @@ def encode_copy_log(raw_ids: bytes, priorities: list[int], entrypoints: list[str
 def pack_jobs(
     entrypoints: list[str], payloads: list[bytes | None], priorities: list[int]
 ) -> tuple[list[str], str, str, str, str, bytes]: ...
-def plain_columns(entrypoints: list[Any], payloads: list[Any], priorities: list[Any]) -> bool: ...
+def plain_columns(
+    entrypoints: list[Any],
+    payloads: list[Any],
+    priorities: list[Any],
+    longest_name: int,
+    longest_payload: int,
+) -> bool: ...

@@ -925,13 +925,18 @@ def pack_jobs(
 
 
 def plain_columns(
-    list entrypoints not None, list payloads not None, list priorities not None
+    list entrypoints not None,
+    list payloads not None,
+    list priorities not None,
+    Py_ssize_t longest_name,
+    Py_ssize_t longest_payload,
 ):
     """Whether jobs can be sent as they are: one look at most batches, instead of one a rule.
 
     True where entrypoints are ``str`` that PostgreSQL can store, payloads ``bytes`` or None and
-    priorities ``int`` of 32 bits, subclasses of these not included. False says no more than that
-    something needs a closer look.
+    priorities ``int`` of 32 bits, subclasses of these not included, and where no entrypoint has
+    more than *longest_name* bytes as UTF-8, and no payload more than *longest_payload*. False says
+    no more than that something needs a closer look.
     """
     cdef _Name name = _Name()
     cdef int64_t number
@@ -941,10 +946,14 @@ def plain_columns(
             if not PyUnicode_CheckExact(entrypoint):
                 return False
             name.take(entrypoint, 0)
+            if name.length > longest_name:
+                return False
     except ValueError:
         return False
     for payload in payloads:
-        if payload is not None and not PyBytes_CheckExact(payload):
+        if payload is not None and (
+            not PyBytes_CheckExact(payload) or PyBytes_GET_SIZE(payload) > longest_payload
+        ):
             return False
     for priority in priorities:
         if not PyLong_CheckExact(priority):

@@ -669,12 +669,19 @@ def _array_text(items: Sequence[int | str]) -> str:
     return "{" + ",".join(map(str, items)) + "}"
 
 
-def plain_columns(entrypoints: list[Any], payloads: list[Any], priorities: list[Any]) -> bool:
+def plain_columns(
+    entrypoints: list[Any],
+    payloads: list[Any],
+    priorities: list[Any],
+    longest_name: int,
+    longest_payload: int,
+) -> bool:
     """Whether jobs can be sent as they are: one look at most batches, instead of one a rule.
 
     True where entrypoints are ``str`` that PostgreSQL can store, payloads ``bytes`` or None and
-    priorities ``int`` of 32 bits, subclasses of these not included. False says no more than that
-    something needs a closer look.
+    priorities ``int`` of 32 bits, subclasses of these not included, and where no entrypoint has
+    more than *longest_name* bytes as UTF-8, and no payload more than *longest_payload*. False says
+    no more than that something needs a closer look.
     """
     for column in (entrypoints, payloads, priorities):
         _require_type("a column", column, list)
@@ -686,11 +693,13 @@ def plain_columns(entrypoints: list[Any], payloads: list[Any], priorities: list[
         return False
     if priorities and not -(2**31) <= min(priorities) <= max(priorities) < 2**31:
         return False
+    if max(map(len, filter(None, payloads)), default=0) > longest_payload:
+        return False
     # A batch repeats few names.
     names = set(entrypoints)
     try:
         return b"\0" not in "".join(names).encode() and all(
-            len(name.encode()) <= MAX_FIELD for name in names
+            len(name.encode()) <= min(longest_name, MAX_FIELD) for name in names
         )
     except UnicodeEncodeError:
         return False

@@ -12,6 +12,7 @@ __all__ = [
     "TransactionAbortedError",
     "constraint_of",
     "described",
+    "is_beyond_python",
     "is_connection_lost",
     "is_passing",
     "is_server_unavailable",
@@ -33,6 +34,7 @@ READ_ONLY: Final = "25006"
 # a disk or a system call that failed; and a server that takes no changes, as one does that is no
 # longer, or not yet, the primary, or whose disk is about to be full.
 _PASSING: Final = frozenset({"55P03", "55006", "57014", "58000", "58030", READ_ONLY})
+_DATETIME_OVERFLOW: Final = "22008"
 
 # Errors without an SQLSTATE have nothing but their text. These parts of it come from asyncpg and
 # psycopg themselves; libpq appends its own words, which depend on the locale.
@@ -100,6 +102,17 @@ def is_connection_lost(exc: BaseException) -> bool:
     if _is_a(exc, "psycopg", "OperationalError"):
         return _is_a(exc, "psycopg", "ConnectionTimeout") or _mentions(exc, _PSYCOPG_LOSS)
     return False
+
+
+def is_beyond_python(exc: BaseException) -> bool:
+    """Whether *exc* means that a row has a time that is infinite, or outside the years 1 to 9999.
+
+    PostgreSQL fails to subtract such times, asyncpg and psycopg fail to read them.
+    """
+    code = sqlstate_of(exc)
+    if code is not None:
+        return code == _DATETIME_OVERFLOW
+    return isinstance(exc, OverflowError) or _is_a(exc, "psycopg", "DataError")
 
 
 def is_server_unavailable(exc: BaseException) -> bool:

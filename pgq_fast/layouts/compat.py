@@ -21,8 +21,9 @@ from pgq_fast.settings import DBSettings
 from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
-DEQUEUE_BYTES: Final = 512 * 2**20
-"""The most of one ``dequeue``: its answer is one value, for which PostgreSQL allows 1 GB."""
+DEQUEUE_BYTES: Final = 448 * 2**20
+"""The most of one ``dequeue``, less the last job's, which may have as much again: PostgreSQL allows
+1 GB for the answer."""
 
 SLOW_SCAN: Final = 0.05
 """Seconds that a claim takes which had to pass over many jobs that are not due yet: the ordered

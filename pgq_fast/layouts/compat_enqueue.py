@@ -12,15 +12,16 @@ from pgq_fast._impl import codec
 from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers
 from pgq_fast.layouts.base import Statement
 from pgq_fast.layouts.inserting import (
+    COPY_FROM_BYTES,
     Copy,
     Insertion,
     Steps,
     due_times,
-    header_texts,
     job_ids,
     ordered_ids,
     parts,
     placed_ids,
+    total_bytes,
 )
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
@@ -42,7 +43,9 @@ _LOG_COLUMNS: Final = ("job_id", "status", "priority", "entrypoint")
 
 def goes_by_copy(batch: EnqueueBatch) -> bool:
     """Whether *batch* is worth a COPY, and can go by it: a conflict has no place in one."""
-    return len(batch) >= COPY_FROM_ROWS and not batch.keyed
+    if batch.keyed:
+        return False
+    return len(batch) >= COPY_FROM_ROWS or total_bytes(batch.payload) > COPY_FROM_BYTES
 
 
 def copy_steps(settings: DBSettings, batch: EnqueueBatch) -> Steps:
@@ -50,12 +53,12 @@ def copy_steps(settings: DBSettings, batch: EnqueueBatch) -> Steps:
 
     COPY neither returns ids nor computes, so ids and the time of the transaction come first.
     """
+    headers = encode_headers(batch.headers)
     rows = yield Statement(statement("compat/reserve_ids", settings), (len(batch),))
     raw_ids, now = rows[0]
-    headers = encode_headers(batch.headers)
     due = due_times(batch, now)
     columns = _JOB_COLUMNS if due is None else (*_JOB_COLUMNS, "execute_after")
-    for part in parts(len(batch)):
+    for part in parts(batch.payload, headers):
         ids = raw_ids[8 * part.start : 8 * part.stop]
         yield Copy(
             settings.qualified.queue_table,
@@ -107,8 +110,13 @@ def plain_insertion(
     )
 
 
-def keyed_steps(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict) -> Steps:
-    """Insert *batch*, which has dedupe keys."""
+def keyed_steps(
+    settings: DBSettings,
+    batch: EnqueueBatch,
+    headers: list[str | None],
+    on_conflict: OnConflict,
+) -> Steps:
+    """Insert *batch*, which has dedupe keys, with *headers* as JSON."""
     flags = () if on_conflict == "raise" else (on_conflict,)
     rows = yield Statement(
         statement("compat/enqueue_many", settings, *flags),
@@ -118,7 +126,7 @@ def keyed_steps(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConfli
             batch.payload,
             batch.execute_after,
             batch.dedupe_key,
-            header_texts(batch),
+            headers,
         ),
     )
     return placed_ids(rows, len(batch))

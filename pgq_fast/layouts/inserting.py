@@ -6,20 +6,30 @@ blocking API are the same but for the waiting. A layout is a module that fits :c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeAlias, cast
 
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Row
 from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers, has_headers, only_job
-from pgq_fast.errors import JobsDroppedError
+from pgq_fast.errors import InvalidJobError, JobsDroppedError
 from pgq_fast.layouts.base import Statement
 from pgq_fast.settings import DBSettings
 from pgq_fast.types import JobId, OnConflict
 
 COPY_CHUNK_ROWS: Final = 10_000
 """Rows encoded at a time, so that a huge list is not in memory twice and the loop not blocked."""
+
+COPY_FROM_BYTES: Final = 16 << 20
+"""Payloads of together more than this go in by COPY: a statement has them all in one message."""
+
+COPY_CHUNK_BYTES: Final = COPY_FROM_BYTES
+"""The same of payloads and headers. A single larger job goes alone: PostgreSQL takes messages of
+less than 1 GB, however much a list has in all."""
+
+MESSAGE_BYTES: Final = 1_020_000_000
+"""The most bytes of jobs that must go in one message; a single one always fits."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -78,16 +88,61 @@ class Inserter(Protocol):
         ...
 
     def keyed_steps(
-        self, settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict
+        self,
+        settings: DBSettings,
+        batch: EnqueueBatch,
+        headers: list[str | None],
+        on_conflict: OnConflict,
     ) -> Steps:
-        """Insert *batch*, which has dedupe keys. Nothing but the first step may fail for a key."""
+        """Insert *batch*, which has dedupe keys, with *headers* as JSON.
+
+        Nothing but the first step may fail for a key.
+        """
         ...
 
 
-def parts(count: int) -> Iterator[slice]:
-    """*count* jobs in parts of ``COPY_CHUNK_ROWS``."""
-    for start in range(0, count, COPY_CHUNK_ROWS):
-        yield slice(start, start + COPY_CHUNK_ROWS)
+def parts(payloads: Sequence[bytes | None], headers: Sequence[bytes | None]) -> Iterator[slice]:
+    """Jobs in parts of ``COPY_CHUNK_ROWS`` and ``COPY_CHUNK_BYTES``."""
+    for start in range(0, len(payloads), COPY_CHUNK_ROWS):
+        part = slice(start, min(start + COPY_CHUNK_ROWS, len(payloads)))
+        if total_bytes(payloads[part]) + total_bytes(headers[part]) <= COPY_CHUNK_BYTES:
+            yield part
+            continue
+        size = 0
+        for place in range(part.start, part.stop):
+            more = len(payloads[place] or b"") + len(headers[place] or b"")
+            if place > start and size + more > COPY_CHUNK_BYTES:
+                yield slice(start, place)
+                start, size = place, 0
+            size += more
+        yield slice(start, part.stop)
+
+
+def total_bytes(values: Iterable[bytes | None]) -> int:
+    """How many bytes *values* have in all."""
+    return sum(map(len, filter(None, values)))
+
+
+def require_one_message(batch: EnqueueBatch, headers: Sequence[str | None]) -> None:
+    """Refuse *batch* if it is too much for one statement.
+
+    Raises:
+        InvalidJobError: It is.
+    """
+    payload_bytes = total_bytes(batch.payload)
+    texts = (batch.entrypoint, batch.dedupe_key, headers)
+    # A character has 4 bytes at most: where even those fit, nobody needs to count.
+    if payload_bytes + 4 * sum(sum(map(len, filter(None, column))) for column in texts) <= (
+        MESSAGE_BYTES
+    ):
+        return
+    size = payload_bytes + sum(len(text.encode()) for column in texts for text in column if text)
+    if size > MESSAGE_BYTES:
+        raise InvalidJobError(
+            f"these {len(batch)} jobs have {size} bytes, and {MESSAGE_BYTES} is the most that can "
+            "go at a time with dedupe keys, or over a driver that is not this package's: enqueue "
+            "them in several lists"
+        )
 
 
 def due_times(batch: EnqueueBatch, raw_now: bytes) -> list[int] | None:
@@ -147,11 +202,13 @@ def insertion_steps(
 ) -> Steps:
     """Insert *batch*, which is not empty, by statements."""
     count = len(batch)
-    if batch.keyed and (count > 1 or on_conflict == "update_priority"):
-        return (yield from inserter.keyed_steps(settings, batch, on_conflict))
-    if count == 1:
+    if count == 1 and on_conflict != "update_priority":
         rows = yield inserter.single_statement(settings, only_job(batch), on_conflict)
         return [rows[0][0] if rows else None]
+    headers = header_texts(batch)
+    require_one_message(batch, headers)
+    if batch.keyed:
+        return (yield from inserter.keyed_steps(settings, batch, headers, on_conflict))
     extras = batch.deferred or has_headers(batch.headers)
     insertion = inserter.plain_insertion(
         settings,
@@ -159,7 +216,7 @@ def insertion_steps(
         batch.payload,
         batch.priority,
         batch.execute_after if extras else None,
-        header_texts(batch) if extras else None,
+        headers if extras else None,
     )
     return insertion.ids((yield insertion.statement))
 

@@ -18,16 +18,17 @@ from pgq_fast.drivers.base import Row
 from pgq_fast.enqueue import NOW, EnqueueBatch, SingleJob, encode_headers, has_headers
 from pgq_fast.layouts.base import Statement
 from pgq_fast.layouts.inserting import (
+    COPY_FROM_BYTES,
     Copy,
     Insertion,
     Steps,
     complete,
     due_times,
-    header_texts,
     job_ids,
     ordered_ids,
     parts,
     placed_ids,
+    total_bytes,
 )
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
@@ -38,9 +39,6 @@ COPY_FROM_ROWS: Final = 2000
 
 COPY_EXTRAS_FROM_ROWS: Final = 300
 """The same where jobs have headers or a delay, which a COPY hardly notices and a statement does."""
-
-COPY_FROM_BYTES: Final = 16 << 20
-"""Payloads of together more than this go in by COPY too: a statement has them all in one value."""
 
 LOOKS: Final = 2
 """How often a job is looked for whose key got a higher priority. The first look waits for one that
@@ -56,7 +54,7 @@ def goes_by_copy(batch: EnqueueBatch) -> bool:
     extras = batch.deferred or has_headers(batch.headers)
     return (
         len(batch) >= (COPY_EXTRAS_FROM_ROWS if extras else COPY_FROM_ROWS)
-        or sum(map(len, filter(None, batch.payload))) > COPY_FROM_BYTES
+        or total_bytes(batch.payload) > COPY_FROM_BYTES
     )
 
 
@@ -65,6 +63,7 @@ def copy_steps(settings: DBSettings, batch: EnqueueBatch) -> Steps:
 
     COPY neither returns ids nor computes, so ids and the time of the transaction come first.
     """
+    headers = encode_headers(batch.headers)
     rows = yield Statement(statement("lease/reserve_ids", settings), (len(batch),))
     raw_ids, now = rows[0]
     jobs = _Columns(
@@ -72,7 +71,7 @@ def copy_steps(settings: DBSettings, batch: EnqueueBatch) -> Steps:
         batch.priority,
         batch.entrypoint,
         batch.payload,
-        encode_headers(batch.headers),
+        headers,
         due_times(batch, now),
     )
     names = settings.lease_names
@@ -110,7 +109,7 @@ class _Columns(NamedTuple):
 
 def _copies(table: str, jobs: _Columns) -> Iterator[Copy]:
     columns = _COLUMNS if jobs.due is None else (*_COLUMNS, "execute_after")
-    for part in parts(len(jobs.priorities)):
+    for part in parts(jobs.payloads, jobs.headers):
         yield Copy(
             table,
             columns,
@@ -169,8 +168,13 @@ def plain_insertion(
     )
 
 
-def keyed_steps(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConflict) -> Steps:
-    """Insert *batch*, which has dedupe keys."""
+def keyed_steps(
+    settings: DBSettings,
+    batch: EnqueueBatch,
+    headers: list[str | None],
+    on_conflict: OnConflict,
+) -> Steps:
+    """Insert *batch*, which has dedupe keys, with *headers* as JSON."""
     flags = ["keyed"]
     if batch.deferred:
         flags.append("deferred")
@@ -184,7 +188,7 @@ def keyed_steps(settings: DBSettings, batch: EnqueueBatch, on_conflict: OnConfli
             batch.payload,
             batch.execute_after,
             batch.dedupe_key,
-            header_texts(batch),
+            headers,
         ),
     )
     count = len(batch)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, overload
 
 from pydantic_core import from_json, to_json
 
+from pgq_fast import arguments, messages, models, types
 from pgq_fast import enqueue as enqueue_parameters
-from pgq_fast import models, types
 from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgq_fast.memory import reports
 from pgq_fast.memory.driver import InMemoryDriver
@@ -20,7 +20,7 @@ from pgq_fast.memory.journal import Journal
 from pgq_fast.memory.lane import JobRow
 from pgq_fast.memory.schedules import ScheduleStore
 from pgq_fast.models import utc_now
-from pgq_fast.repository import EntrypointExecutionParameter, check_pruning
+from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.tracing import TRACER, TracingProtocol
 from pgq_fast.types import (
     CronEntrypoint,
@@ -237,10 +237,12 @@ class InMemoryQueries:
             heartbeat_timeout: Silence after which a picked job counts as abandoned.
 
         Raises:
-            ValueError: *batch_size* is below 1.
+            InvalidArgumentError: A ``ValueError``; *batch_size* is below 1, or something else is
+                not what it should be.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: ask for at least 1 job")
+        batch_size = arguments.integer("batch_size", batch_size, 1)
+        heartbeat_timeout = arguments.span("heartbeat_timeout", heartbeat_timeout)
+        arguments.names("entrypoints", entrypoints)
         # A database would suspend here; without that, a worker that claims in a loop would let
         # no timer or signal through. Before the claim, so that a cancellation loses no job.
         await asyncio.sleep(0)
@@ -265,6 +267,7 @@ class InMemoryQueries:
 
         A job that is gone, or that another worker has taken over, is left alone.
         """
+        arguments.statuses("job_status", [status for _, status, _ in job_status])
         # First, as it fails on a record that has no JSON form: all or none.
         tracebacks = [_json(record) for _, _, record in job_status]
         now = utc_now()
@@ -293,6 +296,7 @@ class InMemoryQueries:
         Raises:
             DuplicateJobError: The job was held, and its dedupe key is taken by now.
         """
+        delay = arguments.delay("delay", delay)
         row = self._jobs.owned(job.id, job.queue_manager_id)
         if row is None or row.attempts != job.attempts:
             return
@@ -304,20 +308,20 @@ class InMemoryQueries:
 
     async def update_heartbeat(self, job_ids: list[JobId]) -> None:
         """Say that the jobs are still being worked on."""
-        self._jobs.beat(job_ids, utc_now())
+        self._jobs.beat(arguments.identities("job_ids", job_ids), utc_now())
 
     async def queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """Number of queued jobs, due or not."""
-        return self._jobs.queued_count(entrypoints)
+        return self._jobs.queued_count(arguments.names("entrypoints", entrypoints))
 
     async def eligible_queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:
         """Number of queued jobs that are due."""
-        return self._jobs.ready_count(entrypoints, utc_now())
+        return self._jobs.ready_count(arguments.names("entrypoints", entrypoints), utc_now())
 
     async def next_deferred_eta(self, entrypoints: list[QueueEntrypoint]) -> timedelta | None:
         """Time until the next deferred job is due; None if there is none."""
         now = utc_now()
-        due = self._jobs.next_due(entrypoints, now)
+        due = self._jobs.next_due(arguments.names("entrypoints", entrypoints), now)
         return None if due is None else due - now
 
     # --- Management
@@ -330,7 +334,7 @@ class InMemoryQueries:
         """
         rows = [
             row
-            for job_id in dict.fromkeys(ids)
+            for job_id in dict.fromkeys(arguments.identities("ids", ids))
             if (row := self._jobs.rows.get(job_id)) is not None and row.status == "failed"
         ]
         if not rows:
@@ -344,7 +348,7 @@ class InMemoryQueries:
     async def mark_job_as_cancelled(self, ids: list[JobId]) -> None:
         """Take jobs off the queue as ``canceled`` and tell the workers that run them."""
         now = utc_now()
-        for job_id in ids:
+        for job_id in arguments.identities("ids", ids):
             row = self._jobs.rows.get(job_id)
             if row is not None:
                 self._jobs.remove(row)
@@ -385,10 +389,11 @@ class InMemoryQueries:
         The statistics keep it. *batch_size* is of no account here; *on_progress* is called once.
 
         Raises:
-            ValueError: *batch_size* is below 1, or *older_than* negative.
+            InvalidArgumentError: A ``ValueError``; *batch_size* is below 1, or *older_than*
+                negative.
         """
-        check_pruning(older_than, batch_size)
-        removed = self._journal.prune_log(reports.start_of(older_than, utc_now()))
+        older_than, _ = arguments.pruning(older_than, batch_size)
+        removed = self._journal.prune_log(utc_now() - older_than)
         if on_progress is not None:
             on_progress(removed)
         return removed
@@ -403,10 +408,11 @@ class InMemoryQueries:
         """Delete the statistics of more than *older_than* ago; how many rows that was.
 
         Raises:
-            ValueError: *batch_size* is below 1, or *older_than* negative.
+            InvalidArgumentError: A ``ValueError``; *batch_size* is below 1, or *older_than*
+                negative.
         """
-        check_pruning(older_than, batch_size)
-        removed = self._journal.prune_statistics(reports.start_of(older_than, utc_now()))
+        older_than, _ = arguments.pruning(older_than, batch_size)
+        removed = self._journal.prune_statistics(utc_now() - older_than)
         if on_progress is not None:
             on_progress(removed)
         return removed
@@ -427,9 +433,10 @@ class InMemoryQueries:
         """
         if order not in ("ASC", "DESC"):
             raise ValueError(f"order is {order!r}: pass 'ASC' or 'DESC'")
+        limit_of = arguments.row_limit(limit)
         failed = [row for row in self._jobs.rows.values() if row.status == "failed"]
         failed.sort(key=lambda row: (row.created, row.id), reverse=order == "DESC")
-        return [_job(row) for row in failed[:limit]]
+        return [_job(row) for row in failed[:limit_of]]
 
     async def browse_queue(
         self,
@@ -442,13 +449,17 @@ class InMemoryQueries:
         return [
             _job(row)
             for row in reports.browse(
-                self._jobs.rows.values(), limit, offset, statuses, entrypoints
+                self._jobs.rows.values(),
+                arguments.row_limit(limit),
+                arguments.integer("offset", offset, 0),
+                arguments.statuses("statuses", statuses) if statuses else None,
+                arguments.names("entrypoints", entrypoints) if entrypoints else None,
             )
         ]
 
     async def queue_job_by_id(self, id: JobId) -> models.Job | None:
         """The job, if it is still on the queue."""
-        row = self._jobs.rows.get(id)
+        row = self._jobs.rows.get(JobId(arguments.identity("id", id)))
         return None if row is None else _job(row)
 
     async def queue_log(self) -> list[models.Log]:
@@ -457,15 +468,16 @@ class InMemoryQueries:
 
     async def job_log_history(self, id: JobId, limit: int = 100) -> list[models.Log]:
         """The job's status changes, oldest first."""
-        return [entry.to_model() for entry in self._journal.by_job.get(id, ())[:limit]]
+        entries = self._journal.by_job.get(JobId(arguments.identity("id", id)), ())
+        return [entry.to_model() for entry in entries[: arguments.row_limit(limit)]]
 
     async def exception_logs(self, limit: int = 100) -> list[models.Log]:
         """The newest log rows with status ``exception``."""
-        return reports.newest_exceptions(self._journal.entries, limit)
+        return reports.newest_exceptions(self._journal.entries, arguments.row_limit(limit))
 
     async def job_status(self, ids: list[JobId]) -> list[tuple[JobId, types.JOB_STATUS]]:
         """The latest logged status of each job that the log knows."""
-        return self._journal.latest_status(ids)
+        return self._journal.latest_status([*map(JobId, arguments.identities("ids", ids))])
 
     async def unaggregated_log_count(self) -> int:
         """Number of log rows that the statistics do not count yet."""
@@ -483,9 +495,9 @@ class InMemoryQueries:
         self, limit: int | None, last: timedelta | None = None
     ) -> list[models.LogStatistics]:
         """Count new log rows, then return the newest *limit* statistics of the *last* time."""
+        rows, since = arguments.row_limit(limit), _since(last)
         self._journal.aggregate()
-        since = None if last is None else reports.start_of(last, utc_now())
-        return reports.log_statistics(self._journal.statistics, since, limit)
+        return reports.log_statistics(self._journal.statistics, since, rows)
 
     async def queue_age(self) -> list[models.QueueAgeStats]:
         """Age of the queued jobs, by entrypoint."""
@@ -493,22 +505,21 @@ class InMemoryQueries:
 
     async def job_duration_percentiles(self, last: timedelta) -> list[models.JobDurationStats]:
         """Run times of jobs that were picked and ended within the *last* time, slowest first."""
-        return reports.durations(self._journal, reports.start_of(last, utc_now()))
+        return reports.durations(self._journal, _start_of("last", last))
 
     async def throughput_summary(
         self, last: timedelta | None = None
     ) -> list[models.ThroughputStats]:
         """Status changes by entrypoint and status; None looks back to the beginning."""
+        since = _since(last)
         self._journal.aggregate()
-        since = None if last is None else reports.start_of(last, utc_now())
         return reports.throughput_summary(self._journal.statistics, since)
 
     async def throughput_timeseries(self, last: timedelta) -> list[models.ThroughputBucket]:
         """Status changes by minute, entrypoint and status."""
+        since = _start_of("last", last)
         self._journal.aggregate()
-        return reports.throughput_timeseries(
-            self._journal.statistics, reports.start_of(last, utc_now())
-        )
+        return reports.throughput_timeseries(self._journal.statistics, since)
 
     async def active_workers(self) -> list[models.ActiveWorker]:
         """Workers that hold picked jobs."""
@@ -516,7 +527,12 @@ class InMemoryQueries:
 
     async def stale_jobs(self, threshold: timedelta, limit: int = 100) -> list[models.StaleJob]:
         """Picked jobs without a heartbeat for longer than *threshold*, oldest first."""
-        return reports.stale_jobs(self._jobs.rows.values(), threshold, limit, utc_now())
+        return reports.stale_jobs(
+            self._jobs.rows.values(),
+            arguments.span("threshold", threshold),
+            arguments.row_limit(limit),
+            utc_now(),
+        )
 
     # --- Schedules
 
@@ -524,21 +540,23 @@ class InMemoryQueries:
         self, schedules: dict[models.CronExpressionEntrypoint, timedelta]
     ) -> None:
         """Register schedules with the time until their first run; known ones stay as they are."""
+        arguments.schedules(schedules)
         self._schedules.insert(schedules, utc_now())
 
     async def fetch_schedule(
         self, entrypoints: dict[models.CronExpressionEntrypoint, timedelta]
     ) -> list[models.Schedule]:
         """Claim due schedules; each value is the time until the run after this one."""
+        arguments.schedules(entrypoints)
         return self._schedules.claim(entrypoints, utc_now())
 
     async def set_schedule_queued(self, ids: set[ScheduleId]) -> None:
         """Give schedules back after a run."""
-        self._schedules.finish(ids, utc_now())
+        self._schedules.finish(_schedule_ids(ids), utc_now())
 
     async def update_schedule_heartbeat(self, ids: set[ScheduleId]) -> None:
         """Say that the schedules' runs are still going on."""
-        self._schedules.beat(ids, utc_now())
+        self._schedules.beat(_schedule_ids(ids), utc_now())
 
     async def peek_schedule(self) -> list[models.Schedule]:
         """All schedules, untouched; the longest idle first, those that never ran last."""
@@ -546,7 +564,7 @@ class InMemoryQueries:
 
     async def delete_schedule(self, ids: set[ScheduleId], entrypoints: set[CronEntrypoint]) -> None:
         """Forget the schedules with one of *ids* or one of *entrypoints*."""
-        self._schedules.delete(ids, entrypoints)
+        self._schedules.delete(_schedule_ids(ids), arguments.names("entrypoints", entrypoints))
 
     async def clear_schedule(self) -> None:
         """Forget all schedules."""
@@ -557,21 +575,13 @@ class InMemoryQueries:
     async def notify_job_cancellation(self, ids: list[JobId]) -> None:
         """Ask the workers that run the jobs to cancel them."""
         channel = self.qbq.settings.channel
-        event = models.CancellationEvent(
-            channel=channel, ids=ids, sent_at=utc_now(), type="cancellation_event"
-        )
-        await self.driver.notify(channel, event.model_dump_json())
+        for message in messages.cancellations(channel, arguments.identities("ids", ids)):
+            await self.driver.notify(channel, message)
 
     async def notify_health_check(self, health_check_event_id: HealthCheckId) -> None:
         """Send a message that comes back to every listener, the sender included."""
         channel = self.qbq.settings.channel
-        event = models.HealthCheckEvent(
-            channel=channel,
-            id=health_check_event_id,
-            sent_at=utc_now(),
-            type="health_check_event",
-        )
-        await self.driver.notify(channel, event.model_dump_json())
+        await self.driver.notify(channel, messages.health_check(channel, health_check_event_id))
 
     async def emit_table_changed(self, operation: types.OPERATIONS) -> None:
         """Send what the trigger on the queue table sends after a statement."""
@@ -592,7 +602,21 @@ def _names(entrypoint: str | Collection[str] | None) -> set[str] | None:
     """The entrypoints meant; None, which stands for all, also for an empty argument."""
     if not entrypoint:
         return None
-    return {entrypoint} if isinstance(entrypoint, str) else set(entrypoint)
+    return set(
+        arguments.names("entrypoint", [entrypoint] if isinstance(entrypoint, str) else entrypoint)
+    )
+
+
+def _start_of(name: str, window: timedelta) -> datetime:
+    return utc_now() - arguments.span(name, window)
+
+
+def _since(last: timedelta | None) -> datetime | None:
+    return None if last is None else _start_of("last", last)
+
+
+def _schedule_ids(ids: Collection[ScheduleId]) -> set[ScheduleId]:
+    return set(map(ScheduleId, arguments.identities("ids", ids)))
 
 
 def _json(record: models.TracebackRecord | None) -> str | None:

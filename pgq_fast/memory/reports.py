@@ -21,14 +21,6 @@ _ENDED: Final = frozenset({"successful", "exception", "canceled", "failed"})
 _STATUS_ORDER: Final = {status: place for place, status in enumerate(get_args(JOB_STATUS))}
 
 
-def start_of(window: timedelta, now: datetime) -> datetime:
-    """The instant that lies *window* before *now*, or the earliest one there is."""
-    try:
-        return now - window
-    except OverflowError:
-        return datetime.min.replace(tzinfo=now.tzinfo)
-
-
 def queue_size(rows: Iterable[JobRow]) -> list[models.QueueStatistics]:
     """Number of jobs by entrypoint, priority and status; the smallest groups first."""
     counts = Counter((row.entrypoint, row.priority, row.status) for row in rows)
@@ -165,10 +157,10 @@ def active_workers(rows: Iterable[JobRow]) -> list[models.ActiveWorker]:
 
 
 def stale_jobs(
-    rows: Iterable[JobRow], threshold: timedelta, limit: int, now: datetime
+    rows: Iterable[JobRow], threshold: timedelta, limit: int | None, now: datetime
 ) -> list[models.StaleJob]:
     """Picked jobs without a heartbeat for longer than *threshold*, the most silent first."""
-    cutoff = start_of(threshold, now)
+    cutoff = now - threshold
     stale = [row for row in rows if row.status == "picked" and row.heartbeat < cutoff]
     stale.sort(key=lambda row: row.heartbeat)
     return [
@@ -188,11 +180,11 @@ def stale_jobs(
     ]
 
 
-def newest_exceptions(entries: Sequence[Entry], limit: int) -> list[models.Log]:
+def newest_exceptions(entries: Sequence[Entry], limit: int | None) -> list[models.Log]:
     """The latest *limit* log rows with status ``exception``."""
     found: list[models.Log] = []
     for entry in reversed(entries):
-        if len(found) >= limit:
+        if limit is not None and len(found) >= limit:
             break
         if entry.status == "exception":
             found.append(entry.to_model())
@@ -201,7 +193,7 @@ def newest_exceptions(entries: Sequence[Entry], limit: int) -> list[models.Log]:
 
 def browse(
     rows: Iterable[JobRow],
-    limit: int,
+    limit: int | None,
     offset: int,
     statuses: Collection[JOB_STATUS] | None,
     entrypoints: Collection[str] | None,
@@ -214,4 +206,4 @@ def browse(
         and (not entrypoints or row.entrypoint in entrypoints)
     ]
     chosen.sort(key=lambda row: row.rank)
-    return chosen[offset : offset + limit]
+    return chosen[offset:][:limit]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 
 from kernels.twins import TWINS, Twin
 
+# How many inputs each test looks at; `make fuzz` asks for many more.
+EXAMPLES = int(os.environ.get("PGQ_TEST_FUZZ_EXAMPLES") or 100)
+
 # How long an example takes depends on what else the machine does, and is no matter here.
-hypothesis.settings.register_profile("kernels", deadline=None)
+hypothesis.settings.register_profile("kernels", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("kernels")
 
 

@@ -234,6 +234,8 @@ def test_payloads_that_are_too_much_for_one_value(twin: Twin) -> None:
 # -- What needs no closer look ----------------------------------------------------------------
 
 LONE_SURROGATE = "\ud800"
+LIMITS = (6, 5)
+"""Bytes of names and of payloads; those of the tests have more here and there."""
 
 
 @given(
@@ -242,13 +244,13 @@ LONE_SURROGATE = "\ud800"
     st.lists(int32s, max_size=3) | st.lists(int64s, max_size=3) | any_columns | scalars,
 )
 def test_any_values_as_plain_columns(entrypoints: Any, payloads: Any, priorities: Any) -> None:
-    agreed("codec", "plain_columns", entrypoints, payloads, priorities)
+    agreed("codec", "plain_columns", entrypoints, payloads, priorities, *LIMITS)
 
 
 @given(batch=jobs)
 def test_plain_columns_are_plain(batch: list[tuple[Any, ...]]) -> None:
     priorities, entrypoints, payloads, _ = columns(batch)
-    assert agreed("codec", "plain_columns", entrypoints, payloads, priorities)[1] is True
+    assert agreed("codec", "plain_columns", entrypoints, payloads, priorities, 99, 99)[1] is True
 
 
 class Name(str):
@@ -272,10 +274,16 @@ class Name(str):
         (2, -(2**31) - 1),
         (2, 2**63),
         (2, -(2**80)),
+        (0, "\u00fc" * 4),
+        (1, b"123456"),
     ],
 )
 def test_one_value_that_needs_a_closer_look(twin: Twin, column: int, value: Any) -> None:
     good: list[list[Any]] = [["e", "\u00fc"], [b"", None], [2**31 - 1, -(2**31)]]
-    assert twin.codec.plain_columns(*good) is True
+    assert twin.codec.plain_columns(*good, *LIMITS) is True
     good[column][1] = value
-    assert twin.codec.plain_columns(*good) is False
+    assert twin.codec.plain_columns(*good, *LIMITS) is False
+
+
+def test_columns_as_long_as_they_may_be(twin: Twin) -> None:
+    assert twin.codec.plain_columns(["\u00fc" * 3, "sixsix"], [b"12345"] * 2, [0, 0], *LIMITS)

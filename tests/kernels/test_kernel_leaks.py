@@ -61,8 +61,8 @@ def batch(twin: Twin) -> None:
     codec.encode_copy_jobs(RAW_IDS, [1] * 50, names, payloads, [b"{}"] * 50, IDS)
     codec.encode_copy_log(RAW_IDS, [1] * 50, names)
     codec.pack_jobs(names, payloads, [1] * 50)
-    codec.plain_columns(names, payloads, [1] * 50)
-    codec.plain_columns([*names, "\0"], [], [])
+    codec.plain_columns(names, payloads, [1] * 50, 99, 99)
+    codec.plain_columns([*names, "\0"], [], [], 99, 99)
     failing: list[Callable[[], Any]] = [
         lambda: codec.build_jobs(Job, raw[:-1], OWNER, parse_headers),
         lambda: codec.build_jobs(Job, bytearray(raw), OWNER, parse_headers),

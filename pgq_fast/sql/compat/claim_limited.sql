@@ -21,13 +21,14 @@ picked AS MATERIALIZED (
     SELECT entrypoint, count(*) AS jobs
     -- Ordered, so that it is a scan of the owners' index; no limit, but a planner that does not know.
     FROM (
-        SELECT entrypoint
+        SELECT entrypoint, status
         FROM {queue_table}
         WHERE queue_manager_id >= '00000000-0000-0000-0000-000000000000'
         ORDER BY queue_manager_id
         LIMIT (SELECT NULL::bigint)
     ) AS owned
-    WHERE entrypoint = ANY((SELECT $2::text[])::text[])
+    -- The status too: a row that somebody has edited must not take a seat for ever.
+    WHERE entrypoint = ANY((SELECT $2::text[])::text[]) AND status = 'picked'
     GROUP BY entrypoint
 ),
 -- Limited entrypoints with room, and how many jobs this claim may take of each.

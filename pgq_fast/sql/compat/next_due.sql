@@ -1,7 +1,9 @@
 -- Time until the first queued job of the entrypoints $1 may run: at most zero where one may run
 -- now, NULL where none is queued. One index probe an entrypoint; see claim.sql for what holds the
--- plan.
-SELECT min(first.execute_after) - now() AS due
+-- plan. A time that somebody has written beyond those that Python has counts as the last or first.
+SELECT min(
+    greatest(least(first.execute_after, timestamptz '9999-12-31 UTC'), timestamptz '0001-01-02 UTC')
+) - now() AS due
 FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
 CROSS JOIN LATERAL (
     SELECT execute_after

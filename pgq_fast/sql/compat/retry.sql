@@ -12,7 +12,8 @@ retried AS (
     UPDATE {queue_table} AS job
     SET status = 'queued', execute_after =
         (now() AT TIME ZONE 'UTC' + wish.delay) AT TIME ZONE 'UTC',
-        attempts = job.attempts + 1,
+        -- A number that somebody has written there must not make the statement fail.
+        attempts = least(job.attempts, 2147483646) + 1,
         updated = now(), queue_manager_id = NULL, slot = NULL
     FROM wish
     WHERE job.id = ANY($1::bigint[]) AND job.id = wish.id

@@ -1,6 +1,7 @@
 -- Time until the first of the deferred jobs of the entrypoints $1 becomes due. One index probe an
 -- entrypoint; see compat/claim.sql for what holds the plan.
-SELECT first.execute_after - now() AS eta
+-- Later than Python has years is as good as never.
+SELECT least(first.execute_after, timestamptz '9999-12-31 UTC') - now() AS eta
 FROM unnest((SELECT $1::text[])) AS wanted (entrypoint)
 CROSS JOIN LATERAL (
     SELECT deferred.execute_after

@@ -32,7 +32,7 @@ moved AS MATERIALIZED (
 to_ready AS (
     INSERT INTO {ready_table} (id, priority, attempts, created, execute_after, entrypoint,
         dedupe_key, payload, headers)
-    SELECT taken.id, moved.priority, taken.attempts + 1, taken.created,
+    SELECT taken.id, moved.priority, least(taken.attempts, 2147483646) + 1, taken.created,
         (now() AT TIME ZONE 'UTC' + moved.delay) AT TIME ZONE 'UTC',
         taken.entrypoint, taken.dedupe_key, taken.payload, taken.headers
     FROM taken
@@ -42,7 +42,7 @@ to_ready AS (
 to_deferred AS (
     INSERT INTO {deferred_table} (id, priority, attempts, created, execute_after, entrypoint,
         dedupe_key, payload, headers)
-    SELECT taken.id, moved.priority, taken.attempts + 1, taken.created,
+    SELECT taken.id, moved.priority, least(taken.attempts, 2147483646) + 1, taken.created,
         (now() AT TIME ZONE 'UTC' + moved.delay) AT TIME ZONE 'UTC',
         taken.entrypoint, taken.dedupe_key, taken.payload, taken.headers
     FROM taken

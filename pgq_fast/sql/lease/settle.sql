@@ -85,7 +85,7 @@ again AS (
     INSERT INTO {ready_table} (
         id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     )
-    SELECT id, priority, attempts + 1, created,
+    SELECT id, priority, least(attempts, 2147483646) + 1, created,
         (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
         entrypoint, dedupe_key, payload,
         headers
@@ -96,7 +96,7 @@ later AS (
     INSERT INTO {deferred_table} (
         id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload, headers
     )
-    SELECT id, priority, attempts + 1, created,
+    SELECT id, priority, least(attempts, 2147483646) + 1, created,
         (now() AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC',
         entrypoint, dedupe_key, payload,
         headers

@@ -1,5 +1,8 @@
 -- Time until the first of the deferred jobs of <entrypoints> may run; NULL where there is none.
-SELECT min(first.execute_after) - now() AS due
+-- As in compat/next_due.sql.
+SELECT min(
+    greatest(least(first.execute_after, timestamptz '9999-12-31 UTC'), timestamptz '0001-01-02 UTC')
+) - now() AS due
 FROM unnest((SELECT <entrypoints>::text[])) AS wanted (entrypoint)
 CROSS JOIN LATERAL (
     SELECT execute_after

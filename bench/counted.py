@@ -81,7 +81,7 @@ def main() -> int:
 
     requests: Any = ctypes.CDLL(sys.argv[1])
     # Last: the first ones pay for what is looked up once.
-    measured = {**kernels(codec, notify), NOTHING: lambda: None}
+    measured: dict[str, Kernel] = {**kernels(codec, notify), NOTHING: lambda: None}
     # A collection in between would count for the kernel in which it happens to fall.
     gc.collect()
     gc.disable()

@@ -68,7 +68,7 @@ def charts(
 ) -> list[dict[str, Any]]:
     """What was found, as data."""
     words = {name: f"{trial.jobs:,} jobs" for name, trial in trials.items()}
-    rates, shares, cpu = (
+    found: list[dict[str, Any]] = [
         {
             "name": name,
             "title": title,
@@ -85,13 +85,14 @@ def charts(
             ("share", "Part of the time that is ours", "%", False),
             ("cpu", "Client CPU a job", "us/job", False),
         )
-    )
-    for name, found in runs.items():
-        rates["series"].append({"label": name, "points": by_side(found, "rate", words[name])})
-        cpu["series"].append({"label": name, "points": by_side(found, "cpu", words[name])})
-        ours = {"x": "pgq_fast", "settings": words[name], "runs": [share(run) for run in found]}
+    ]
+    rates, shares, cpu = found
+    for name, each in runs.items():
+        rates["series"].append({"label": name, "points": by_side(each, "rate", words[name])})
+        cpu["series"].append({"label": name, "points": by_side(each, "cpu", words[name])})
+        ours = {"x": "pgq_fast", "settings": words[name], "runs": [share(run) for run in each]}
         shares["series"].append({"label": name, "points": [ours]})
-    return [rates, shares, cpu]
+    return found
 
 
 def measure(trials: Mapping[str, Trial], repeat: int, dsn: str) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@
 #   make bench                     kernels and the whole path, in five minutes or so; JSON in .benchmarks/
 #   make bench DSN=postgresql://... on your server; ARGS='-k latency' for a part
 #   make bench COMPARE=FILE.json   ... beside an earlier run
+#   make instructions              instructions of the kernels against bench/instructions.json
+#   make instructions-update       ... which this writes
 #   make results                   docs/results.md and its plots, from bench/results/*.json
 #   make lint                      ruff, mypy --strict, import-linter
 #   make docs                      the documentation, into site/
@@ -52,7 +54,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo bench results test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python clean FORCE
+.PHONY: help demo bench instructions instructions-update results test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -106,6 +108,13 @@ bench: $(VENV)/.test $(VENV)/.kernels
 	    --benchmark-columns=median,iqr,ops,rounds --benchmark-max-time=0.5 \
 	    --benchmark-json='.benchmarks/$(shell date -u +%Y-%m-%dT%H%M%S).json' \
 	    $(if $(COMPARE),--benchmark-compare='$(COMPARE)') $(ARGS)
+
+# Not a timed test: callgrind counts the same on a busy machine.
+instructions: $(VENV)/.test $(VENV)/.kernels
+	@$(RUN) bench/instructions.py $(ARGS)
+
+instructions-update: $(VENV)/.test $(VENV)/.kernels
+	@$(RUN) bench/instructions.py --update $(ARGS)
 
 results: $(VENV)/.test
 	$(RUN) bench/plots.py bench/results/*.json --into docs/results

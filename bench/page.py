@@ -28,8 +28,9 @@ INTRODUCTIONS: Final = {
         "checked to have run once."
     ),
     "limit": (
-        "The statements of a worker without our Python, beside the worker itself: what is between "
-        "the two is ours."
+        "Workers and producers beside the very statements that they have sent, with the same "
+        "values, in a bare loop on one asyncpg connection, and single jobs by pgbench: what is "
+        "between them is ours. Every job is checked to have ended, or to be queued, after each."
     ),
     "growth": (
         "One thing grows, all else stays as it is by default. Every job that is measured is "

@@ -1,13 +1,18 @@
-"""Other job queues on PostgreSQL beside pgq_fast: drains and bulk enqueues, one machinery for all.
+"""Other job queues on PostgreSQL beside pgq_fast: what each does in a second, and how it waits.
 
     python bench/peers.py --quick --json FILE
+    python bench/peers.py --only pgq_fast --only oban --task drain
 
 Each library is driven by a program of its own in bench/programs, through its public API, in a
 process and an environment of its own under bench/.peers, made on first use; pgq_fast runs in this
-interpreter's, where its tree is. A trial has a new database, ANALYZEd once it is filled. A rate is
-that from a worker's start to the last job's run, to 20 ms. Payloads carry a number, and a trial in
-which one did not run exactly once is an error, not a figure. What a library keeps of its jobs stays
-at its default.
+interpreter's, where its tree is. A trial has a new database, ANALYZEd once it is filled. Payloads
+carry a number, and a trial in which one did not run exactly once, or in which other jobs are queued
+than were enqueued, is an error, not a figure. What a library keeps of its jobs stays at its
+default.
+
+The rate of a drain is that from the workers' start to the last job's run, to 20 ms. A wait is that
+from just before a job is enqueued to its handler's start, in another process, whose worker has
+nothing else to do; the next job comes when the last one has run.
 
 "best" are settings that the library's documentation recommends for throughput, not the result of a
 search: who knows a library better may find better ones.
@@ -18,13 +23,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import queue
+import random
+import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,10 +49,21 @@ from servers import BenchError, new_database, plain_environment, postgres, query
 HERE: Final = Path(__file__).resolve().parent
 CACHE: Final = HERE / ".peers"
 # Seconds after which a program counts as hanging.
-PATIENCE: Final = 120
+PATIENCE: Final = 240
 REPEAT: Final = 3
 QUICK_REPEAT: Final = 1
 QUICK_SCALE: Final = 0.2
+# Jobs of a trial at least, whatever the scale.
+FEWEST: Final = 10
+# Jobs that are enqueued one by one at the same time.
+AT_ONCE: Final = 16
+# Jobs whose waits are measured, the ones before them that warm up, and seconds between the end of
+# one and the next, at random, so that no timer of a library falls into step with them.
+WAITS: Final = 40
+WARM_UP: Final = 3
+PAUSE: Final = (0.005, 0.015)
+# Seconds that a worker is given to come to rest before.
+REST: Final = 1.5
 
 
 @dataclass(frozen=True)
@@ -52,12 +73,22 @@ class Peer:
     name: str
     program: str
     requirements: tuple[str, ...]
-    """Empty: the environment of this interpreter."""
+    """The library first; empty: the environment of this interpreter."""
+    table: str
+    """Where the library has the jobs that wait."""
     jobs: dict[str, int]
-    """Of a trial, by settings, so that it takes some seconds."""
+    """Of a drain, by settings, so that it takes some seconds."""
+    bulk: int
+    """The same for jobs that are enqueued in bulk."""
+    single: int
+    """The same for jobs that are enqueued one by one."""
     settings: dict[str, dict[str, Any]]
     package: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_node(self) -> bool:
+        return self.program.endswith(".mjs")
 
 
 BEST: Final = {"consumers": 2, "run": {"batch_size": 1000}}
@@ -66,7 +97,10 @@ PEERS: Final = (
         "pgqueuer",
         "pgq.py",
         ("pgqueuer[asyncpg]==1.6.0", "uvloop"),
+        "pgqueuer",
         {"defaults": 15_000, "best": 60_000},
+        100_000,
+        5_000,
         {"defaults": {}, "best": BEST},
         "pgqueuer",
     ),
@@ -74,7 +108,10 @@ PEERS: Final = (
         "pgq_fast compat",
         "pgq.py",
         (),
+        "pgqueuer",
         {"defaults": 100_000, "best": 150_000},
+        150_000,
+        50_000,
         {"defaults": {}, "best": BEST},
         "pgq_fast",
         {"PGQUEUER_LAYOUT": "compat"},
@@ -83,7 +120,10 @@ PEERS: Final = (
         "pgq_fast lease",
         "pgq.py",
         (),
+        "pgqueuer_ready",
         {"defaults": 500_000, "best": 500_000},
+        1_000_000,
+        100_000,
         {"defaults": {}, "best": {"consumers": 2}},
         "pgq_fast",
         {"PGQUEUER_LAYOUT": "lease"},
@@ -92,21 +132,69 @@ PEERS: Final = (
         "procrastinate",
         "procrastinate_app.py",
         ("procrastinate==3.10.0", "psycopg[binary]", "uvloop"),
+        "procrastinate_jobs",
         {"defaults": 1_500, "best": 3_000},
+        30_000,
+        5_000,
         {"defaults": {}, "best": {"run": {"concurrency": 30}, "pool": {"max_size": 20}}},
     ),
     Peer(
         "oban",
         "oban_app.py",
         ("oban==0.7.0", "uvloop"),
+        "oban_jobs",
         {"defaults": 3_000, "best": 5_000},
+        50_000,
+        5_000,
         {"defaults": {}, "best": {"limit": 500}},
+    ),
+    Peer(
+        "awa-pg",
+        "awa_app.py",
+        ("awa-pg==0.6.9", "uvloop"),
+        "awa.ready_entries",
+        {"defaults": 10_000, "best": 20_000},
+        100_000,
+        5_000,
+        {
+            "defaults": {},
+            "best": {
+                "client": {"max_connections": 20},
+                "queue": {"max_workers": 256, "claim_batch_size": 512, "claimers": 2},
+            },
+        },
+    ),
+    Peer(
+        "chancy",
+        "chancy_app.py",
+        ("chancy==0.26.0", "psycopg[binary]", "uvloop"),
+        "chancy_jobs",
+        {"defaults": 500, "best": 3_000},
+        30_000,
+        5_000,
+        {
+            "defaults": {},
+            "best": {"async": True, "queue": {"concurrency": 50, "eager_polling": True}},
+        },
+    ),
+    Peer(
+        "python-pq",
+        "pq_app.py",
+        ("python-pq==0.9.1", "uvloop"),
+        "pq_tasks",
+        {"defaults": 200, "best": 400},
+        5_000,
+        3_000,
+        {"defaults": {}, "best": {"run": {"concurrency": 8}}},
     ),
     Peer(
         "graphile-worker",
         "graphile.mjs",
         ("graphile-worker@0.18.0",),
+        "graphile_worker._private_jobs",
         {"defaults": 5_000, "best": 100_000},
+        100_000,
+        5_000,
         {
             "defaults": {},
             "best": {
@@ -118,11 +206,25 @@ PEERS: Final = (
             },
         },
     ),
+    Peer(
+        "pg-boss",
+        "pgboss.mjs",
+        # The library needs a Node that distributions do not have yet.
+        ("pg-boss@12.38.0", "node@22.23.3"),
+        "pgboss.job",
+        {"defaults": 10, "best": 30_000},
+        100_000,
+        5_000,
+        {
+            "defaults": {},
+            "best": {
+                "boss": {"useListenNotify": True},
+                "queue": {"notify": True},
+                "work": {"batchSize": 500, "localConcurrency": 2, "burstWhenBatchFull": True},
+            },
+        },
+    ),
 )
-
-
-# Named, so that a table without them does not pass for a full one.
-UNCOVERED: Final = ("awa-pg", "chancy", "python-pq", "pg-boss")
 
 
 def install_steps(peer: Peer, home: Path) -> list[list[str]]:
@@ -131,7 +233,7 @@ def install_steps(peer: Peer, home: Path) -> list[list[str]]:
     Raises:
         BenchError: Node is not there.
     """
-    if not peer.program.endswith(".mjs"):
+    if not peer.is_node:
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         return [[sys.executable, "-m", "venv", str(home)], [*pip, *peer.requirements]]
     npm = shutil.which("npm")
@@ -159,7 +261,10 @@ def interpreter(peer: Peer) -> str:
                 lines = (ran.stderr or ran.stdout).strip().splitlines() or ["no reason was given"]
                 raise BenchError(f"cannot be installed: {lines[-1]}")
         done.write_text(wanted)
-    return "node" if peer.program.endswith(".mjs") else str(home / "bin" / "python")
+    if not peer.is_node:
+        return str(home / "bin" / "python")
+    own = home / "node_modules" / "node" / "bin" / "node"
+    return str(own) if own.exists() else "node"
 
 
 class Program:
@@ -168,19 +273,26 @@ class Program:
     def __init__(self, peer: Peer, python: str, role: str, dsn: str, **request: Any) -> None:
         # Not a pipe, which nobody empties while the program works.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.folder = tempfile.TemporaryDirectory(prefix="pgq-fast-peer-")
         self.process = subprocess.Popen(
             [python, str(HERE / "programs" / peer.program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**plain_environment(), **peer.environment, "PEER_HOME": str(CACHE / peer.name)},
+            env={
+                **plain_environment(),
+                **peer.environment,
+                "PEER_HOME": str(CACHE / peer.name),
+                "PEER_RAN": str(Path(self.folder.name) / "ran"),
+            },
             text=True,
         )
         # A program that hangs is ended, and its missing answer is the error.
         self.watchdog = threading.Timer(PATIENCE, self.process.kill)
         self.watchdog.daemon = True
         self.watchdog.start()
-        self.send({"role": role, "dsn": dsn, "package": peer.package, "settings": {}, **request})
+        whole = {"settings": {}, "timed": False, "at_once": AT_ONCE, **request}
+        self.send({"role": role, "dsn": dsn, "package": peer.package, **whole})
 
     def send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -209,88 +321,272 @@ class Program:
         self.process.kill()
         self.process.communicate()
         self.errors.close()
+        self.folder.cleanup()
 
 
-def run_trial(peer: Peer, python: str, setting: str, jobs: int, server: str) -> dict[str, float]:
-    """Fill a new database and drain it; the rates of both."""
+# ------------------------------------------------------------------------------ trials
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A peer with its settings, on a database of its own."""
+
+    peer: Peer
+    setting: str
+    python: str
+    dsn: str
+
+    def program(self, role: str, **request: Any) -> Program:
+        settings = self.peer.settings[self.setting]
+        return Program(self.peer, self.python, role, self.dsn, settings=settings, **request)
+
+    def enqueue(self, role: str, jobs: int) -> float:
+        """Have jobs enqueued; the rate."""
+        with self.program(role, jobs=jobs) as program:
+            program.read()
+            program.send({})
+            seconds = float(program.read()["seconds"])
+        return jobs / seconds
+
+    def enqueued(self, role: str, jobs: int) -> float:
+        """The same, and that they are queued is checked."""
+        rate = self.enqueue(role, jobs)
+        queued = asyncio.run(query(self.dsn, f"SELECT count(*) FROM {self.peer.table}"))
+        if queued != jobs:
+            raise MeasurementError(f"{jobs} jobs expected, and {queued} are queued")
+        return rate
+
+    def drain(self, jobs: int, processes: int = 1) -> float:
+        """The rate of workers that empty a queue."""
+        self.enqueue("bulk", jobs)
+        asyncio.run(query(self.dsn, "ANALYZE"))
+        with ExitStack() as stack:
+            workers = [stack.enter_context(self.program("work")) for _ in range(processes)]
+            messages: queue.Queue[tuple[int, dict[str, Any] | BenchError]] = queue.Queue()
+            for number, worker in enumerate(workers):
+                worker.read()
+                threading.Thread(
+                    target=forward, args=(worker, number, messages), daemon=True
+                ).start()
+            began = ended = time.monotonic()
+            for worker in workers:
+                worker.send({})
+            counts = [0] * processes
+            ran: list[int] = []
+            working = processes
+            while working:
+                number, message = messages.get()
+                if isinstance(message, BenchError):
+                    raise message
+                if "ran" in message:
+                    ran += message["ran"]
+                    working -= 1
+                elif sum(counts) < jobs:
+                    counts[number] = message["count"]
+                    ended = max(ended, message["at"])
+                    if sum(counts) >= jobs:
+                        for worker in workers:
+                            worker.send({})
+        require_same("runs of jobs", ran, range(jobs))
+        return jobs / (ended - began)
+
+    def wait(self, jobs: int) -> float:
+        """The median of the waits, in milliseconds."""
+        total = jobs + WARM_UP
+        generator = random.Random(1)
+        began: list[float] = []
+        with self.program("work", timed=True) as worker, self.program("paced", jobs=total) as one:
+            for program in (worker, one):
+                program.read()
+            worker.send({})
+            time.sleep(REST)
+            one.send({})
+            for number in range(total):
+                began.append(one.read()["at"])
+                while worker.read()["count"] <= number:
+                    pass
+                time.sleep(generator.uniform(*PAUSE))
+                one.send({})
+            worker.send({})
+            while "ran" not in (message := worker.read()):
+                pass
+        require_same("runs of jobs", message["ran"], range(total))
+        started = dict(zip(message["ran"], message["times"], strict=True))
+        waits = [started[number] - began[number] for number in range(WARM_UP, total)]
+        return statistics.median(waits) * 1e3
+
+
+def forward(
+    program: Program, number: int, messages: queue.Queue[tuple[int, dict[str, Any] | BenchError]]
+) -> None:
+    """Pass on what a program says, to its last word."""
+    try:
+        while True:
+            message = program.read()
+            messages.put((number, message))
+            if "ran" in message:
+                return
+    except (BenchError, ValueError) as error:
+        # The latter where it was ended meanwhile, and nobody listens any more.
+        messages.put((number, BenchError(str(error))))
+
+
+@contextmanager
+def new_trial(peer: Peer, setting: str, python: str, server: str) -> Iterator[Trial]:
+    """The library's tables in a new database."""
     with new_database(server) as database:
         dsn = urlunsplit(urlsplit(database.dsn)._replace(path=f"/{database.name}"))
-        settings = peer.settings[setting]
-        with Program(peer, python, "install", dsn) as program:
+        trial = Trial(peer, setting, python, dsn)
+        with trial.program("install") as program:
             program.read()
-        with Program(peer, python, "bulk", dsn, jobs=jobs, settings=settings) as program:
-            program.read()
-            program.send({})
-            seconds = program.read()["seconds"]
-        asyncio.run(query(dsn, "ANALYZE"))
-        with Program(peer, python, "work", dsn, settings=settings) as program:
-            program.read()
-            began = time.monotonic()
-            program.send({})
-            message: dict[str, Any] = {"count": 0}
-            while message["count"] < jobs:
-                message = program.read()
-            ended = message["at"]
-            program.send({})
-            while "ran" not in (message := program.read()):
-                pass
-        require_same("runs of jobs", message["ran"], range(jobs))
-    return {"bulk": jobs / seconds, "drain": jobs / (ended - began)}
+        yield trial
 
 
-def scaled(peer: Peer, setting: str, scale: float) -> int:
+@dataclass(frozen=True)
+class Task:
+    """What is measured, of each library in the same way."""
+
+    title: str
+    y: str
+    jobs: Callable[[Peer, str], int]
+    run: Callable[[Trial, int], float]
+    settings: tuple[str, ...] = ("defaults", "best")
+
+
+TASKS: Final[Mapping[str, Task]] = {
+    "drain": Task(
+        "Drain, a handler that does nothing, one worker process",
+        "jobs/s",
+        lambda peer, setting: peer.jobs[setting],
+        lambda trial, jobs: trial.drain(jobs),
+    ),
+    "drain-2": Task(
+        "Drain, a handler that does nothing, two worker processes",
+        "jobs/s",
+        lambda peer, setting: 2 * peer.jobs[setting],
+        lambda trial, jobs: trial.drain(jobs, processes=2),
+        ("best",),
+    ),
+    "bulk": Task(
+        "Enqueue in bulk, the library's fastest documented call",
+        "jobs/s",
+        lambda peer, _: peer.bulk,
+        lambda trial, jobs: trial.enqueued("bulk", jobs),
+        ("best",),
+    ),
+    "single": Task(
+        f"Enqueue one by one, {AT_ONCE} at the same time in one process",
+        "jobs/s",
+        lambda peer, _: peer.single,
+        lambda trial, jobs: trial.enqueued("single", jobs),
+        ("best",),
+    ),
+    "wait": Task(
+        "From enqueue to the handler's start on an idle worker, median",
+        "ms",
+        lambda *_: WAITS,
+        lambda trial, jobs: trial.wait(jobs),
+    ),
+}
+
+
+def scaled(task: Task, peer: Peer, setting: str, scale: float) -> int:
     """Jobs of a trial; a few at least."""
-    return max(10, round(peer.jobs[setting] * scale))
+    return max(FEWEST, round(task.jobs(peer, setting) * scale))
 
 
-def words(peer: Peer, setting: str, scale: float) -> str:
+def words(task: Task, peer: Peer, setting: str, scale: float) -> str:
     """What was set, and the number of jobs, which a rate may depend on."""
     settings = peer.settings[setting]
     said = json.dumps(settings) if settings else "all defaults"
-    return f"{scaled(peer, setting, scale):,} jobs, {said}"
+    return f"{scaled(task, peer, setting, scale):,} jobs, {said}"
 
 
-def measure(peers: Sequence[Peer], repeat: int, scale: float, dsn: str) -> list[dict[str, Any]]:
+def measure(
+    peers: Sequence[Peer],
+    repeat: int,
+    scale: float,
+    dsn: str,
+    tasks: Sequence[str] = tuple(TASKS),
+) -> list[dict[str, Any]]:
     """The charts, of all peers in turn."""
-    charts = [
-        {"name": "drain", "title": "Drain, a handler that does nothing, one worker process"},
-        {"name": "bulk", "title": "Enqueue in bulk, the library's fastest documented call"},
-    ]
-    for chart in charts:
-        chart.update(x="settings", y="jobs/s", log_x=False, log_y=False, categories=True)
-        chart.update(series=[], missing=[])
-    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
-    errors: dict[str, str] = {}
-    for _ in range(repeat):
-        for peer in peers:
-            for setting in peer.settings:
-                label = f"{peer.name}, {setting}"
-                if label in errors:
-                    continue
-                jobs = scaled(peer, setting, scale)
-                try:
-                    rates = run_trial(peer, interpreter(peer), setting, jobs, dsn)
-                except (BenchError, MeasurementError) as error:
-                    errors[label] = str(error)
-                    runs.pop((peer.name, setting), None)
-                else:
-                    runs.setdefault((peer.name, setting), []).append(rates)
-                print(f"  {label}: {errors.get(label) or rates}", file=sys.stderr, flush=True)
-    for chart in charts:
-        for peer in peers:
-            points = [
+    runs: dict[tuple[str, str, str], list[float]] = {}
+    errors: dict[tuple[str, str, str], str] = {}
+    for name in tasks:
+        task = TASKS[name]
+        for _ in range(repeat):
+            for peer in peers:
+                for setting in task.settings:
+                    key = (name, peer.name, setting)
+                    if key in errors:
+                        continue
+                    jobs = scaled(task, peer, setting, scale)
+                    try:
+                        with new_trial(peer, setting, interpreter(peer), dsn) as trial:
+                            value = task.run(trial, jobs)
+                    except (BenchError, MeasurementError) as error:
+                        errors[key] = str(error)
+                        runs.pop(key, None)
+                    else:
+                        runs.setdefault(key, []).append(value)
+                    print(
+                        f"  {name}, {peer.name}, {setting}: {errors.get(key) or f'{value:,.1f}'}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+    return [chart(name, peers, scale, runs, errors) for name in tasks]
+
+
+def chart(
+    name: str,
+    peers: Sequence[Peer],
+    scale: float,
+    runs: Mapping[tuple[str, str, str], Sequence[float]],
+    errors: Mapping[tuple[str, str, str], str],
+) -> dict[str, Any]:
+    """What was found of one task, and what could not be."""
+    task = TASKS[name]
+    found = [
+        {
+            "label": peer.name,
+            "points": [
                 {
                     "x": setting,
-                    "settings": words(peer, setting, scale),
-                    "runs": [rates[chart["name"]] for rates in runs[peer.name, setting]],
+                    "settings": words(task, peer, setting, scale),
+                    "runs": list(runs[name, peer.name, setting]),
                 }
-                for setting in peer.settings
-                if (peer.name, setting) in runs
-            ]
-            if points:
-                chart["series"].append({"label": peer.name, "points": points})
-        chart["missing"] = [{"label": label, "reason": why} for label, why in errors.items()]
-    return charts
+                for setting in task.settings
+                if (name, peer.name, setting) in runs
+            ],
+        }
+        for peer in peers
+    ]
+    return {
+        "name": name,
+        "title": task.title,
+        "x": "settings",
+        "y": task.y,
+        "log_x": False,
+        # Between the quickest and the slowest there are three orders of magnitude.
+        "log_y": True,
+        "categories": True,
+        "series": [series for series in found if series["points"]],
+        "missing": [
+            {"label": f"{peer}, {setting}", "reason": why}
+            for (task_name, peer, setting), why in errors.items()
+            if task_name == name
+        ],
+    }
+
+
+def versions(peers: Sequence[Peer]) -> dict[str, str]:
+    """Of the libraries, as they are asked for."""
+    found = {}
+    for peer in peers:
+        for requirement in peer.requirements[:1]:
+            name, _, version = re.split(r"(==|@)", requirement)
+            found[name.partition("[")[0]] = version
+    return found
 
 
 def main() -> int:
@@ -299,6 +595,7 @@ def main() -> int:
     )
     add_common(parser, REPEAT)
     parser.add_argument("--only", metavar="NAME", action="append", default=[])
+    parser.add_argument("--task", choices=TASKS, action="append", help="default: all")
     parser.add_argument("--list", action="store_true", help="list the libraries and do no more")
     parser.add_argument(
         "--quick",
@@ -318,17 +615,18 @@ def main() -> int:
         recording = Recording("peers", options)
         with postgres(options.dsn) as dsn:
             facts = gather(dsn)
+            facts["versions"] |= versions(peers)
             print_facts(facts)
-            charts = measure(peers, options.repeat, options.scale, dsn)
+            charts = measure(
+                peers, options.repeat, options.scale, dsn, options.task or tuple(TASKS)
+            )
     except BenchError as error:
         print(f"peers.py: {error}", file=sys.stderr)
         return 1
-    for chart in charts:
-        chart["missing"] += [
-            {"label": name, "reason": "bench/programs has no program for it yet: not measured"}
-            for name in UNCOVERED
-        ]
-        print_chart(chart)
+    except KeyboardInterrupt:
+        return 130
+    for each in charts:
+        print_chart(each)
     recording.keep(recording.document(facts, charts=charts))
     return 0
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import earlier
+from charts import shown
 from command import today, typed
 
 
@@ -65,10 +66,10 @@ def print_chart(found: Mapping[str, Any]) -> None:
         for point in series["points"]:
             runs, x = point["runs"], point["x"]
             where = x if isinstance(x, str) else f"{x:,.12g}"
-            spread = f"({min(runs):,.0f} to {max(runs):,.0f})" if len(runs) > 1 else ""
+            spread = f"({shown(min(runs))} to {shown(max(runs))})" if len(runs) > 1 else ""
             print(
                 f"   {series['label']:32} {where:>12} {found['x']:28} "
-                f"{statistics.median(runs):14,.0f} {found['y']} {spread}".rstrip()
+                f"{shown(statistics.median(runs)):>14} {found['y']} {spread}".rstrip()
             )
     for missing in found["missing"]:
         print(f"   MISSING: {missing['label']}: {missing['reason']}")

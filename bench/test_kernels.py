@@ -9,9 +9,7 @@ groups are headed by the target for the compiled kernel, in microseconds an item
 from __future__ import annotations
 
 import importlib
-import struct
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -21,6 +19,17 @@ import pgqueuer
 import pgqueuer.models
 import pytest
 import uvloop
+from kernel_inputs import (
+    ENTRYPOINT,
+    EVENT,
+    IDS,
+    ITEMS,
+    NUMBERS,
+    OWNER,
+    PAYLOAD,
+    claim_answer,
+    read_all,
+)
 from measure import Database, connect
 from servers import new_database
 
@@ -31,17 +40,7 @@ from pgq_fast._pure import codec as pure_codec
 from pgq_fast._pure import notify as pure_notify
 from pgq_fast.models import parse_headers
 
-ITEMS = 1000
-OWNER = uuid.uuid4()
 NOW = datetime.now(UTC)
-ENTRYPOINT = "bench"
-PAYLOAD = b"x" * 32
-IDS = struct.pack(f"!{ITEMS}q", *range(ITEMS))
-EVENT = (
-    '{"channel" : "ch_pgqueuer", "operation" : "insert", '
-    '"sent_at" : "2026-01-01T12:00:00.123456+00:00", "table" : "pgqueuer", '
-    '"type" : "table_changed_event"}'
-)
 
 CODECS = {"compiled": pgq_fast_ext.codec, "pure": pure_codec}
 NOTIFIES = {"compiled": pgq_fast_ext.notify, "pure": pure_notify}
@@ -58,27 +57,6 @@ def codec(request: pytest.FixtureRequest) -> Any:
 
 
 # ------------------------------------------------------------------------------ rows to jobs
-
-
-def claim_answer() -> bytes:
-    """What ``build_jobs`` gets for ``ITEMS`` jobs: the answer to a claim."""
-
-    def field(oid: int, value: bytes) -> bytes:
-        return struct.pack("!Ii", oid, len(value)) + value
-
-    null = struct.pack("!Ii", 25, -1)
-    times = b"".join(field(1184, struct.pack("!q", moment)) for moment in (1, 2, 3))
-    return b"".join(
-        struct.pack("!i", 10)
-        + field(20, struct.pack("!q", number))
-        + field(23, bytes(4)) * 2
-        + times
-        + null
-        + field(17, ENTRYPOINT.encode())
-        + field(17, PAYLOAD)
-        + null
-        for number in range(ITEMS)
-    )
 
 
 def decoded_row() -> dict[str, Any]:
@@ -99,29 +77,6 @@ def decoded_row() -> dict[str, Any]:
         "attempts": 0,
         "slot": None,
     }
-
-
-def read_all(jobs: Sequence[Any]) -> int:
-    """Read every field of every job; how many there are."""
-    count = 0
-    for job in jobs:
-        fields = (
-            job.id,
-            job.priority,
-            job.created,
-            job.updated,
-            job.heartbeat,
-            job.execute_after,
-            job.status,
-            job.entrypoint,
-            job.payload,
-            job.attempts,
-            job.queue_manager_id,
-            job.slot,
-            job.headers,
-        )
-        count += fields[2] is not None
-    return count
 
 
 def validated(items: Sequence[Any]) -> list[Any]:
@@ -226,7 +181,7 @@ def test_outcome_columns(benchmark: Any, codec: ModuleType) -> None:
     """What an acknowledgement costs before the driver sends it."""
     jobs, _ = codec.build_jobs(Job, claim_answer(), OWNER, parse_headers)
     ids, statuses, _ = benchmark(codec.outcome_columns, [(job, "successful", None) for job in jobs])
-    assert ids == list(range(ITEMS))
+    assert ids == list(NUMBERS)
     assert statuses is None
 
 

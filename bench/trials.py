@@ -1,4 +1,4 @@
-"""Runs a trial of ``measure.py``: in a process and a database of its own."""
+"""Runs a trial of ``measure.py``, or ``bare.py``: in a process and a database of its own."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def named(trial: Trial) -> str:
     return f"{trial.package}, {trial.task}, {trial.settings()}"
 
 
-def run_trial(trial: Trial, dsn: str, timeout: float = TIMEOUT) -> Figures:
-    """One measurement, in a process of its own.
+def run_trial(
+    trial: Trial, dsn: str, timeout: float = TIMEOUT, program: str = "measure.py"
+) -> Figures:
+    """One measurement, in a process of its own that runs *program*, a file beside this one.
 
     Raises:
         TrialFailed: It failed, or took more than *timeout* seconds.
@@ -38,7 +40,7 @@ def run_trial(trial: Trial, dsn: str, timeout: float = TIMEOUT) -> Figures:
         # A process of its own loads one library only, and starts without what others left behind.
         try:
             done = subprocess.run(
-                [sys.executable, str(Path(__file__).with_name("measure.py"))],
+                [sys.executable, str(Path(__file__).with_name(program))],
                 input=request_line("measure", trial, database),
                 capture_output=True,
                 env=environment,

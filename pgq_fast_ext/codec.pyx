@@ -557,12 +557,9 @@ def encode_ids(ids):
     return PyUnicode_DecodeASCII(out.data, out.size, NULL)
 
 
-cdef int _put_int8_field(Writer out, object value, str complaint) except -1:
-    cdef int64_t number
-    try:
-        number = index(value)
-    except OverflowError:
-        raise ValueError(complaint) from None
+cdef int _put_int8_field(Writer out, object value) except -1:
+    """OverflowError where *value* has more than 64 bits; what that means only the caller knows."""
+    cdef int64_t number = index(value)
     out.put_int32(8)
     out.put_int64(number)
     return 0
@@ -588,7 +585,10 @@ def encode_int8_array(ids):
     out.put_int32(<int32_t>count)
     out.put_int32(1)
     for value in ids:
-        _put_int8_field(out, value, f"id {value} does not fit 64 bits")
+        try:
+            _put_int8_field(out, value)
+        except OverflowError:
+            raise ValueError(f"id {value} does not fit 64 bits") from None
         written += 1
     if written != count:
         raise ValueError("the ids changed while they were encoded")
@@ -780,9 +780,10 @@ def encode_copy_jobs(
         _put_payload(out, _bytes_of(payloads[i], i, "payload"), i)
         _put_headers(out, _bytes_of(headers[i], i, "headers"), i)
         if execute_after is not None:
-            _put_int8_field(
-                out, execute_after[i], f"job {i}: execute_after does not fit 64 bits"
-            )
+            try:
+                _put_int8_field(out, execute_after[i])
+            except OverflowError:
+                raise ValueError(f"job {i}: execute_after does not fit 64 bits") from None
     out.put_int16(-1)
     return out.finish()
 

@@ -6,49 +6,55 @@ Settings: a queue's limit and the size of the pool, in its documentation of ``Ob
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from oban import Oban, worker
 from oban.schema import install as install_schema
-from protocol import PAYLOAD, answer, go, main, timed, until_told
+from protocol import PAYLOAD, Producer, Ran, go, main, until_told
 
-LIST = 1000
-ran: list[int] = []
+# Jobs of a worker are made by the library, which finds what they note here.
+noted = Ran()
 
 
 @worker(queue="bench")
 class Bench:
     async def process(self, job: Any) -> None:
-        ran.append(job.args["number"])
+        noted.append(job.args["number"])
 
 
 async def install(request: dict[str, Any]) -> None:
     pool = await Oban.create_pool(request["dsn"])
     await install_schema(pool)
     await pool.close()
-    answer(installed=True)
 
 
-async def bulk(request: dict[str, Any]) -> None:
-    pool = await Oban.create_pool(request["dsn"])
+@asynccontextmanager
+async def producer(request: dict[str, Any]) -> AsyncIterator[Producer]:
+    pool = await Oban.create_pool(request["dsn"], **request["settings"].get("pool", {}))
     oban = Oban(pool=pool)
 
-    async def work() -> None:
-        for start in range(0, request["jobs"], LIST):
-            numbers = range(start, min(request["jobs"], start + LIST))
-            await oban.enqueue_many(Bench.new({"number": n, "text": PAYLOAD}) for n in numbers)
+    def job(number: int) -> Any:
+        return Bench.new({"number": number, "text": PAYLOAD})
 
-    await timed(work)
+    yield Producer(
+        lambda number: oban.enqueue(job(number)),
+        lambda numbers: oban.enqueue_many(map(job, numbers)),
+        1000,
+    )
     await pool.close()
 
 
-async def work(request: dict[str, Any]) -> None:
-    pool = await Oban.create_pool(request["dsn"])
+async def work(request: dict[str, Any], ran: Ran) -> None:
+    global noted
+    noted = ran
+    settings = request["settings"]
+    pool = await Oban.create_pool(request["dsn"], **settings.get("pool", {}))
     await go()
-    async with Oban(pool=pool, queues={"bench": request["settings"].get("limit", 10)}):
+    async with Oban(pool=pool, queues={"bench": settings.get("limit", 10)}):
         await until_told(ran)
     await pool.close()
-    answer(ran=ran)
 
 
-main({"install": install, "bulk": bulk, "work": work})
+main(install, producer, work)

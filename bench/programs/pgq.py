@@ -1,16 +1,18 @@
-"""pgqueuer, or pgq_fast, whose API is the same."""
+"""pgqueuer, or pgq_fast, whose API is the same.
+
+Settings: workers in one process, and ``batch_size`` of ``run``; bulk is ``enqueue`` with lists.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
-from protocol import PAYLOAD, answer, go, main, timed, until_told
-
-LIST = 5000
+from protocol import PAYLOAD, Producer, Ran, go, main, until_told
 
 
 async def install(request: dict[str, Any]) -> None:
@@ -18,29 +20,29 @@ async def install(request: dict[str, Any]) -> None:
     connection = await asyncpg.connect(request["dsn"])
     await library.Queries(library.AsyncpgDriver(connection)).install()
     await connection.close()
-    answer(installed=True)
 
 
-async def bulk(request: dict[str, Any]) -> None:
+@asynccontextmanager
+async def producer(request: dict[str, Any]) -> AsyncIterator[Producer]:
     library = importlib.import_module(request["package"])
     connection = await asyncpg.connect(request["dsn"])
     queries = library.Queries(library.AsyncpgDriver(connection))
 
-    async def work() -> None:
-        for start in range(0, request["jobs"], LIST):
-            numbers = range(start, min(request["jobs"], start + LIST))
-            payloads = [f"{number:<32}".encode() for number in numbers]
-            count = len(payloads)
-            await queries.enqueue(["bench"] * count, payloads, [0] * count)
+    async def many(numbers: range) -> None:
+        count = len(numbers)
+        await queries.enqueue(["bench"] * count, list(map(payload, numbers)), [0] * count)
 
-    await timed(work)
+    yield Producer(lambda number: queries.enqueue("bench", payload(number)), many, 5000)
     await connection.close()
 
 
-async def work(request: dict[str, Any]) -> None:
+def payload(number: int) -> bytes:
+    return f"{number:<{len(PAYLOAD)}}".encode()
+
+
+async def work(request: dict[str, Any], ran: Ran) -> None:
     library = importlib.import_module(request["package"])
     settings = request["settings"]
-    ran: list[int] = []
 
     async def handler(job: Any) -> None:
         ran.append(int(job.payload))
@@ -59,8 +61,6 @@ async def work(request: dict[str, Any]) -> None:
         for each in workers:
             each.shutdown.set()
         await asyncio.gather(*runs)
-    answer(ran=ran)
 
 
-assert len(PAYLOAD) == len(f"{0:<32}")
-main({"install": install, "bulk": bulk, "work": work})
+main(install, producer, work)

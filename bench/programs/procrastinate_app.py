@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from procrastinate import App, PsycopgConnector
-from protocol import PAYLOAD, answer, go, main, timed, until_told
-
-LIST = 1000
-ran: list[int] = []
+from protocol import PAYLOAD, Producer, Ran, go, main, until_told
 
 
-def make(request: dict[str, Any]) -> Any:
+def make(request: dict[str, Any], ran: Ran) -> Any:
     pool = request["settings"].get("pool", {})
     app = App(connector=PsycopgConnector(conninfo=request["dsn"], **pool))
 
@@ -29,27 +28,27 @@ def make(request: dict[str, Any]) -> Any:
 
 
 async def install(request: dict[str, Any]) -> None:
-    app, _ = make(request)
+    app, _ = make(request, Ran())
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
-    answer(installed=True)
 
 
-async def bulk(request: dict[str, Any]) -> None:
-    app, bench = make(request)
-
-    async def work() -> None:
-        for start in range(0, request["jobs"], LIST):
-            numbers = range(start, min(request["jobs"], start + LIST))
-            await bench.batch_defer_async(*({"number": n, "text": PAYLOAD} for n in numbers))
-
+@asynccontextmanager
+async def producer(request: dict[str, Any]) -> AsyncIterator[Producer]:
+    app, bench = make(request, Ran())
     async with app.open_async():
-        await timed(work)
+        yield Producer(
+            lambda number: bench.defer_async(number=number, text=PAYLOAD),
+            lambda numbers: bench.batch_defer_async(
+                *({"number": number, "text": PAYLOAD} for number in numbers)
+            ),
+            1000,
+        )
 
 
-async def work(request: dict[str, Any]) -> None:
+async def work(request: dict[str, Any], ran: Ran) -> None:
     logging.disable(logging.INFO)
-    app, _ = make(request)
+    app, _ = make(request, ran)
     async with app.open_async():
         await go()
         run = asyncio.create_task(
@@ -60,7 +59,6 @@ async def work(request: dict[str, Any]) -> None:
         await until_told(ran)
         run.cancel()
         await asyncio.wait([run])
-    answer(ran=ran)
 
 
-main({"install": install, "bulk": bulk, "work": work})
+main(install, producer, work)

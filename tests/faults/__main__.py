@@ -1,0 +1,105 @@
+"""``python -m faults``: rounds of faults, with a seed that is printed.
+
+Every round is a queue under load to which a kind of fault is done several times; see stage.py. It
+ends by itself, with an account of all jobs. The command fails if one does not add up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from faults.kinds import KINDS
+from faults.runner import Grounds, facts
+from faults.stage import DRIVERS, Result, play
+from pgq_fast.embedded import sigterm_as_exit
+from pgq_fast.settings import Layout
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    layouts = [layout.value for layout in Layout]
+    parser.add_argument("--seed", help="repeats the choices of an earlier run; default: chosen")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS], metavar="KIND")
+    parser.add_argument("--layouts", nargs="+", choices=layouts, default=layouts)
+    parser.add_argument("--drivers", nargs="+", choices=DRIVERS, default=DRIVERS)
+    parser.add_argument("--rounds", type=int, default=1, help="how often each; default: once")
+    parser.add_argument("--brief", action="store_true", help="shorter rounds")
+    parser.add_argument("--json", type=Path, help="write what was found to this file")
+    return parser.parse_args(arguments)
+
+
+def show(result: Result) -> None:
+    """A line for a round, and one for each problem."""
+    account, workers = result.account, result.workers
+    ended = {**workers["ended"], **{f"{k} at start": n for k, n in workers["not_started"].items()}}
+    print(
+        f"{result.kind:18} {result.layout:6} {result.driver:13} {result.seconds:5.1f} s"
+        f"  {account.enqueued} jobs = {account.finished} + {account.held} held"
+        f" + {account.queued} queued, {account.reruns} reruns,"
+        f" {account.fenced} fenced, {account.unknown_calls} calls unknown,"
+        f" survived {workers['survived']}, ended {ended or 'none'}",
+        flush=True,
+    )
+    for problem in result.problems[:20]:
+        print(f"    PROBLEM: {problem}", flush=True)
+
+
+async def run(options: argparse.Namespace, seed: str) -> list[Result]:
+    """All rounds, one after the other."""
+    results = []
+    async with Grounds() as grounds:
+        for number in range(options.rounds):
+            for name in options.kinds:
+                for layout in options.layouts:
+                    for driver in options.drivers:
+                        kind = KINDS[name]
+                        result, folder = await play(
+                            kind,
+                            Layout(layout),
+                            driver,
+                            f"{seed}+{number}" if number else seed,
+                            await grounds.server(kind),
+                            brief=options.brief,
+                        )
+                        show(result)
+                        if result.problems:
+                            print(f"    journals and logs: {folder}", flush=True)
+                        results.append(result)
+    return results
+
+
+def main() -> int:
+    """Run, print, write; the exit code."""
+    options = parse()
+    seed = options.seed or secrets.token_hex(4)
+    print(f"seed {seed}", flush=True)
+    began = time.monotonic()
+    with sigterm_as_exit():
+        results = asyncio.run(run(options, seed))
+    failed = [result for result in results if result.problems]
+    if options.json is not None:
+        found: dict[str, Any] = {
+            **facts(),
+            "seed": seed,
+            "minutes": round((time.monotonic() - began) / 60, 1),
+            "rounds": [result.as_json() for result in results],
+        }
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(
+        f"{len(results)} rounds, {len(failed)} with problems, seed {seed},"
+        f" {(time.monotonic() - began) / 60:.1f} minutes"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

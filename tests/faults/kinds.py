@@ -1,0 +1,12 @@
+"""All kinds of faults, by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from faults import network, servers, signals
+from faults.stage import Kind
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind for kind in (*signals.KINDS, *servers.KINDS, *network.KINDS)
+}

@@ -1,0 +1,133 @@
+"""A PostgreSQL that may be stopped, killed and started again, and that a proxy can reach."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Final, Literal
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from pgq_fast.embedded import _binaries, _group_of, _Server
+from support.server import EMBEDDED_SETTINGS, embedded_version, with_database
+
+HOST: Final = "127.0.0.1"
+
+STOP_TIMEOUT: Final = 60.0
+"""Seconds that a stop may take."""
+
+RestartMode = Literal["fast", "immediate"]
+
+# What pg_ctl sends.
+_SIGNALS: Final = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server(_Server):
+    """An embedded server that also listens on TCP and keeps its port over restarts.
+
+    Args:
+        environment: Variables for the server's processes beside the present ones.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(_binaries(embedded_version()), dict(EMBEDDED_SETTINGS))
+        self.port = free_port()
+        self._environment = dict(environment or {})
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its files; it belongs to the account that the server runs as."""
+        assert self._folder is not None
+        return self._folder
+
+    @property
+    def account(self) -> str | None:
+        """The account that the server runs as; None: this process's."""
+        return self._account
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://postgres@/postgres?host={quote(str(self.folder))}&port={self.port}"
+
+    def tcp_dsn(self, database: str, port: int | None = None) -> str:
+        """The way to *database* over TCP, through whatever listens on *port* if it is given."""
+        return f"postgresql://postgres@{HOST}:{port or self.port}/{database}"
+
+    def restart(self, mode: RestartMode) -> None:
+        """As ``pg_ctl restart -m MODE`` does."""
+        assert self._process is not None
+        self._process.send_signal(_SIGNALS[mode])
+        self._process.wait(STOP_TIMEOUT)
+        data = self.folder / "data"
+        # One that died by SIGKILL would leave it, and it says "ready".
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._process = self._spawn(
+                ["postgres", "-D", str(data), *self._options(self.folder)], output=log
+            )
+        self._wait_until_ready(data / "postmaster.pid")
+
+    @contextlib.contextmanager
+    def database(self, name: str, tablespace: str | None = None) -> Iterator[str]:
+        """A new database for the length of the block; its DSN past everything."""
+        place = sql.SQL(" TABLESPACE {}").format(sql.Identifier(tablespace or "pg_default"))
+        with psycopg.connect(self.dsn, autocommit=True) as admin:
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
+                + place
+            )
+        try:
+            yield with_database(self.dsn, name)
+        finally:
+            with psycopg.connect(self.dsn, autocommit=True) as admin:
+                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _options(self, folder: Path) -> list[str]:
+        # What is said last counts.
+        own = {"listen_addresses": HOST, "port": str(self.port)}
+        return super()._options(folder) + [
+            part for name, value in own.items() for part in ("-c", f"{name}={value}")
+        ]
+
+    def _spawn(self, command: list[str], *, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        if not self._environment:
+            return super()._spawn(command, output=output)
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return subprocess.Popen(
+            [str(self._installation / "bin" / command[0]), *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=self._folder,
+            env={**ours, **self._environment},
+            user=self._account,
+            group=None if self._account is None else _group_of(self._account),
+            extra_groups=None if self._account is None else [],
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def running_server(environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that lives as long as the block."""
+    server = Server(environment)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,477 @@
+"""A round: a queue under load, a kind of fault done to it several times, and the account after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote, urlencode
+
+import psycopg
+
+from faults.account import Account, Tables, counts, take
+from faults.crew import Crew, Member, Strike
+from faults.proxy import Proxy
+from faults.pulse import watch
+from faults.server import HOST, Server
+from pgq_fast.drivers.owned import OwnedDriver
+from pgq_fast.queries import Queries
+from pgq_fast.settings import Layout
+from support.layouts import LAYOUT_VARIABLE, queries_of
+from support.pgbouncer import find_pgbouncer, running_pgbouncer
+
+OWNED: Final = ("owned-asyncpg", "owned-psycopg")
+"""Drivers that open their connections themselves, and replace those that are lost."""
+
+DRIVERS: Final = (*OWNED, "asyncpg", "psycopg", "asyncpg-pool")
+"""All drivers; the others are on connections of the user's."""
+
+WORKERS: Final = 2
+HEARTBEAT: Final = 2.0
+POLL: Final = 2.0
+"""Seconds: the workers' heartbeat timeout and dequeue timeout, short for the sake of the suite."""
+
+PATIENCE: Final = 45.0
+"""Seconds without any progress after which a round has failed."""
+
+BACKLOG: Final = 60
+"""Runs of jobs before the first fault and after the last one."""
+
+REPLACE_PAUSE: Final = 0.3
+"""Seconds between the end of a worker and the start of the next one."""
+
+CLEAR: Final = frozenset(
+    {
+        # The package's own.
+        "ConnectionLostError",
+        "FailingListenerError",
+        # asyncpg's.
+        "AdminShutdownError",
+        "CannotConnectNowError",
+        "ConnectionDoesNotExistError",
+        "CrashShutdownError",
+        "InterfaceError",
+        # psycopg's.
+        "AdminShutdown",
+        "CrashShutdown",
+        "OperationalError",
+        # The operating system's.
+        "BrokenPipeError",
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+    }
+)
+"""Errors that tell whoever runs a worker that its connection is gone."""
+
+Way = Literal["direct", "proxy", "pooler"]
+"""How workers reach the server."""
+
+Ends = Literal["nobody", "unowned", "anybody"]
+"""Whose end a kind of fault may be; that of a worker on the user's connections, for most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of fault."""
+
+    name: str
+    what: str
+    """A sentence for the page: what is done."""
+    strike: Callable[[Stage], Awaitable[None]]
+    blows: int = 3
+    """How often in a round."""
+    ends: Ends = "unowned"
+    errors: frozenset[str] = frozenset()
+    """Errors that are clear beside those of lost connections."""
+    way: Way = "direct"
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Settings of PostgreSQL for the sessions of the workers."""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Variables of the workers' processes."""
+    tablespace: bool = False
+    """Whether the queue is on a small disk of its own."""
+    faked_clock: bool = False
+    """Whether the server's clock can be stepped."""
+
+    def may_end(self, driver: str) -> bool:
+        """Whether a worker on that driver may end by itself."""
+        return self.ends == "anybody" or (self.ends == "unowned" and driver not in OWNED)
+
+
+class RoundFailed(Exception):
+    """Something did not come about that a round waits for."""
+
+
+@dataclasses.dataclass
+class Result:
+    """What a round came to."""
+
+    kind: str
+    layout: str
+    driver: str
+    seed: str
+    seconds: float
+    blows: int
+    account: Account
+    workers: dict[str, Any]
+
+    @property
+    def problems(self) -> list[str]:
+        return self.account.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """For the file."""
+        return {
+            "kind": self.kind,
+            "layout": self.layout,
+            "driver": self.driver,
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "blows": self.blows,
+            "jobs": counts(self.account),
+            "workers": self.workers,
+            "problems": self.problems,
+        }
+
+
+class Stage:
+    """What a kind of fault can get at during a round.
+
+    Attributes:
+        random: For all that is left to chance.
+        server: The server itself.
+        crew: The processes.
+        dsn: The way to the queue's database past everything.
+        proxy: What is between the workers and the server, where the kind asks for it.
+        pooler: The same.
+        brief: Whether the round is one of the short ones.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        layout: Layout,
+        driver: str,
+        seed: str,
+        server: Server,
+        folder: Path,
+        *,
+        brief: bool,
+    ) -> None:
+        self.kind = kind
+        self.layout = layout
+        self.driver = driver
+        self.random = random.Random(seed)
+        self.server = server
+        self.folder = folder
+        self.brief = brief
+        self.problems: list[str] = []
+        self.probes: list[int] = []
+        self.errors: Counter[str] = Counter()
+        self.not_started: Counter[str] = Counter()
+        self.pauses: list[Strike] = []
+        self.ended = False
+        self._probe_numbers = itertools.count(1)
+        self._found_ended: set[int] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self.proxy: Proxy | None = None
+        self.pooler: Any = None
+        self.disk: Path | None = None
+
+    # -- What kinds of faults use -----------------------------------------------------------------
+
+    async def moment(self, least: float = 0.05, most: float = 0.6) -> None:
+        """Some time."""
+        await asyncio.sleep(self.random.uniform(least, most))
+
+    def victim(self) -> Member:
+        """A worker that is alive."""
+        return self.random.choice(self.crew.working)
+
+    async def enqueue(self, entrypoint: str) -> int:
+        """A job beside those of the load; its id."""
+        token = f"stage.{next(self._probe_numbers)}"
+        (job,) = await self.queries.enqueue(entrypoint, f"{token} ".encode())
+        self.probes.append(job)
+        return job
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection past everything, each statement for itself."""
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    async def until(self, what: str, check: Callable[[], Any]) -> Any:
+        """Wait until *check* says something true; that.
+
+        Raises:
+            RoundFailed: It does not, for too long.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not (found := check()):
+            if time.monotonic() > deadline:
+                raise RoundFailed(f"waited {PATIENCE:.0f} s for {what}")
+            await asyncio.sleep(0.02)
+        return found
+
+    async def advanced(self, runs: int) -> None:
+        """Wait until so many more jobs have been started."""
+        before = self._runs()
+        await self.until(f"{runs} runs of jobs", lambda: self._runs() >= before + runs)
+
+    def running(self, entrypoint: str) -> dict[Member, int]:
+        """Workers that run a job of *entrypoint* now, with the job."""
+        found = {}
+        for member in self.crew.working:
+            open_runs: set[int] = set()
+            for what, _, *facts in member.events():
+                if what == "start" and facts[2] == entrypoint:
+                    open_runs.add(facts[0])
+                elif what == "end":
+                    open_runs.discard(facts[0])
+            if open_runs:
+                found[member] = min(open_runs)
+        return found
+
+    def start_worker(self) -> Member:
+        """One more worker."""
+        return self.crew.start("work", seed=self.random.random())
+
+    # -- The round --------------------------------------------------------------------------------
+
+    async def play(self) -> Result:
+        """The whole round."""
+        began = time.monotonic()
+        blows = 0
+        account = Account()
+        watch(lambda begin, end: self.pauses.append(Strike(begin, end)), lambda: self.ended)
+        async with self._stack:
+            await self._set_up()
+            keeper = asyncio.create_task(self._replace_ended())
+            try:
+                await self._probe()
+                for _ in range(1 if self.brief else 2):
+                    self.crew.start("produce", seed=self.random.random())
+                first = set(self.crew.working)
+                await self.advanced(BACKLOG)
+                for _ in range(min(2, self.kind.blows) if self.brief else self.kind.blows):
+                    await self.moment()
+                    await self.kind.strike(self)
+                    blows += 1
+                await self.advanced(BACKLOG)
+                await self._end_producers()
+                await self._drained()
+                await self._probe()
+                survivors = len(first & set(self.crew.working))
+                # From here on an end is the one that was asked for.
+                keeper.cancel()
+                await self._end_workers()
+            except RoundFailed as error:
+                self.problems.append(str(error))
+                survivors = len(self.crew.working)
+            finally:
+                keeper.cancel()
+                self._note_ended()
+                self.crew.end_all()
+                self.ended = True
+            tables = await asyncio.to_thread(Tables.read, self.dsn)
+            account = take(self.crew.members, self.probes, tables, self.pauses)
+            account.problems[:0] = self.problems
+        workers = {
+            "started": len(self.crew.workers),
+            "survived": survivors,
+            "killed": sum(member.killed for member in self.crew.workers),
+            "ended": dict(sorted(self.errors.items())),
+            "not_started": dict(sorted(self.not_started.items())),
+        }
+        seconds = time.monotonic() - began
+        return Result(
+            self.kind.name, self.layout.value, self.driver, "", seconds, blows, account, workers
+        )
+
+    async def _set_up(self) -> None:
+        name = f"faults_{self.random.getrandbits(40):x}"
+        if self.kind.tablespace:
+            from faults.limits import small_disk
+
+            self.disk = self._stack.enter_context(small_disk(self.server, name))
+        self.dsn = self._stack.enter_context(
+            self.server.database(name, name if self.kind.tablespace else None)
+        )
+        driver = await self._stack.enter_async_context(OwnedDriver(self.dsn, "asyncpg"))
+        self.queries: Queries = queries_of(driver, self.layout)
+        await self.queries.install()
+        way = self.server.tcp_dsn(name)
+        listen_dsn = None
+        if self.kind.way == "proxy":
+            self.proxy = Proxy(HOST, self.server.port, self.random)
+            way = self.server.tcp_dsn(name, await self._stack.enter_async_context(self.proxy))
+        elif self.kind.way == "pooler":
+            program = find_pgbouncer()
+            if program is None:
+                raise RoundFailed("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
+            self.pooler = self._stack.enter_context(running_pgbouncer(program, self.server.dsn))
+            listen_dsn, way = way, self.pooler.dsn(self.dsn)
+        environment = {LAYOUT_VARIABLE: self.layout.value, **self.kind.environment}
+        self.crew = Crew(
+            self.folder,
+            {
+                "dsn": self._with_settings(way),
+                "listen_dsn": listen_dsn,
+                "driver": self.driver,
+                "heartbeat": HEARTBEAT,
+                "poll": POLL,
+                "batch": self.random.choice([5, 20, 100]),
+                "block": 3 * HEARTBEAT if self.brief else 60.0,
+                "environment": environment,
+            },
+            {
+                "dsn": self.dsn,
+                "pause": 0.05,
+                "environment": {LAYOUT_VARIABLE: self.layout.value},
+            },
+        )
+        self._stack.callback(self.crew.end_all)
+        for _ in range(WORKERS):
+            self.start_worker()
+
+    def _with_settings(self, dsn: str) -> str:
+        parameters = {"application_name": "worker"}
+        if self.kind.settings:
+            parameters["options"] = " ".join(
+                f"-c {name}={value}" for name, value in self.kind.settings.items()
+            )
+        return f"{dsn}{'&' if '?' in dsn else '?'}{urlencode(parameters, quote_via=quote)}"
+
+    def _runs(self) -> int:
+        return sum(
+            member.journal.read_bytes().count(b'["start"')
+            for member in self.crew.workers
+            if member.journal.exists()
+        )
+
+    async def _replace_ended(self) -> None:
+        """Do what whoever runs a worker does: start the next one when it ends with an error."""
+        while True:
+            await asyncio.sleep(REPLACE_PAUSE)
+            for _ in range(self._note_ended()):
+                self.start_worker()
+
+    def _note_ended(self) -> int:
+        """Take down how workers ended; how many have since the last time."""
+        ended = [
+            member
+            for member in self.crew.workers
+            if member.ended_by_itself and member.number not in self._found_ended
+        ]
+        for member in ended:
+            self._found_ended.add(member.number)
+            # Jobs in hand run again.
+            member.struck()
+            error = member.error()
+            has_worked = any(what == "start" for what, *_ in member.events())
+            (self.errors if has_worked else self.not_started)[error] += 1
+            code = member.process.returncode
+            if code != 1 or error not in CLEAR | self.kind.errors:
+                self.problems.append(f"worker {member.number} ended with {code}, {error}")
+            elif has_worked and not self.kind.may_end(self.driver):
+                self.problems.append(f"worker {member.number} ended, with {error}")
+        return len(ended)
+
+    async def _probe(self) -> None:
+        """See that every worker works, and is told that there is something to do."""
+        asked: dict[int, float] = {}
+        deadline = time.monotonic() + PATIENCE
+        while missing := [m for m in self.crew.working if m.number not in self._probed(asked)]:
+            for member in missing:
+                if member.number not in asked:
+                    asked[member.number] = await self.enqueue(f"probe-{member.number}")
+            if time.monotonic() > deadline:
+                raise RoundFailed(f"worker {missing[0].number} is alive, and does not work")
+            await asyncio.sleep(0.05)
+
+    def _probed(self, asked: Mapping[int, float]) -> set[int]:
+        return {
+            member.number
+            for member in self.crew.workers
+            if member.number in asked
+            and any(
+                what == "start" and facts[0] == asked[member.number]
+                for what, _, *facts in member.events()
+            )
+        }
+
+    async def _end_producers(self) -> None:
+        for member in self.crew.producers:
+            member.ask_to_end()
+        for member in self.crew.producers:
+            await self._ended_well(member)
+
+    async def _end_workers(self) -> None:
+        ending = self.crew.working
+        for member in ending:
+            member.ask_to_end()
+        for member in ending:
+            await self._ended_well(member)
+
+    async def _ended_well(self, member: Member) -> None:
+        try:
+            code = await member.ended()
+        except subprocess.TimeoutExpired:
+            raise RoundFailed(f"{member.role} {member.number} does not end at SIGTERM") from None
+        if code != 0:
+            self.problems.append(
+                f"{member.role} {member.number} ended with {code} at SIGTERM, {member.error()}"
+            )
+
+    async def _drained(self) -> None:
+        """Wait until nothing is left that can run."""
+        last, since = -1, time.monotonic()
+        with self.connect() as connection:
+            while True:
+                row = connection.execute(
+                    "SELECT count(*) FROM pgqueuer"
+                    " WHERE status IN ('queued', 'picked') AND entrypoint <> 'later'"
+                ).fetchone()
+                assert row is not None
+                if row[0] == 0:
+                    return
+                now = time.monotonic()
+                if row[0] != last:
+                    last, since = row[0], now
+                elif now - since > PATIENCE:
+                    raise RoundFailed(f"{last} jobs are left, and nobody runs them")
+                await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def kept_if_it_fails(stem: str) -> AsyncIterator[tuple[Path, list[str]]]:
+    """A folder for a round's journals and logs, which stays where the list gets problems."""
+    folder = Path(tempfile.mkdtemp(prefix=f"pgq-faults-{stem}-"))
+    problems: list[str] = ["the round did not come to its end"]
+    try:
+        yield folder, problems
+    finally:
+        if not problems:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def play(
+    kind: Kind, layout: Layout, driver: str, seed: str, server: Server, *, brief: bool
+) -> tuple[Result, Path]:
+    """One round, and the folder with its journals and logs, which is gone if all was well."""
+    stem = f"{kind.name}-{layout.value}-{driver}"
+    async with kept_if_it_fails(stem) as (folder, problems):
+        stage = Stage(kind, layout, driver, f"{seed}/{stem}", server, folder, brief=brief)
+        result = await stage.play()
+        result.seed = seed
+        problems[:] = result.problems
+    return result, folder

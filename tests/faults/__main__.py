@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from faults.kinds import KINDS
-from faults.runner import Grounds, facts
-from faults.stage import DRIVERS, Result, play
+from faults.runner import Grounds, facts, play
+from faults.stage import DRIVERS, Result
 from pgq_fast.embedded import sigterm_as_exit
 from pgq_fast.settings import Layout
 
@@ -40,13 +40,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def show(result: Result) -> None:
     """A line for a round, and one for each problem."""
     account, workers = result.account, result.workers
-    ended = {**workers["ended"], **{f"{k} at start": n for k, n in workers["not_started"].items()}}
+    ended = {**workers.ended, **{f"{k} at start": n for k, n in workers.not_started.items()}}
     print(
         f"{result.kind:18} {result.layout:6} {result.driver:13} {result.seconds:5.1f} s"
         f"  {account.enqueued} jobs = {account.finished} + {account.held} held"
         f" + {account.queued} queued, {account.reruns} reruns,"
         f" {account.fenced} fenced, {account.unknown_calls} calls unknown,"
-        f" survived {workers['survived']}, ended {ended or 'none'}",
+        f" survived {workers.survived}, ended {ended or 'none'}",
         flush=True,
     )
     for problem in result.problems[:20]:
@@ -56,18 +56,17 @@ def show(result: Result) -> None:
 async def run(options: argparse.Namespace, seed: str) -> list[Result]:
     """All rounds, one after the other."""
     results = []
-    async with Grounds() as grounds:
+    with Grounds() as grounds:
         for number in range(options.rounds):
             for name in options.kinds:
                 for layout in options.layouts:
                     for driver in options.drivers:
-                        kind = KINDS[name]
                         result, folder = await play(
-                            kind,
+                            grounds,
+                            KINDS[name],
                             Layout(layout),
                             driver,
                             f"{seed}+{number}" if number else seed,
-                            await grounds.server(kind),
                             brief=options.brief,
                         )
                         show(result)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Final
 
 from faults.proxy import Proxy
-from faults.stage import HEARTBEAT, Kind, Stage
+from faults.server import HOST
+from faults.stage import HEARTBEAT, Kind, Setting, Stage
 
 CUT_WITHIN: Final = 3000
 """Bytes within which connections are cut: some statements and answers."""
@@ -19,9 +22,16 @@ DELAY: Final = (0.005, 0.05)
 """Seconds by which chunks are late."""
 
 
+@contextlib.asynccontextmanager
+async def behind_proxy(stage: Stage) -> AsyncIterator[Setting]:
+    proxy = Proxy(HOST, stage.server.port, stage.random)
+    async with proxy as port:
+        yield Setting(stage.server.tcp_dsn(stage.name, port), handle=proxy)
+
+
 def proxy_of(stage: Stage) -> Proxy:
-    assert stage.proxy is not None
-    return stage.proxy
+    assert isinstance(stage.handle, Proxy)
+    return stage.handle
 
 
 async def cut(stage: Stage) -> None:
@@ -73,14 +83,22 @@ async def split(stage: Stage) -> None:
 
 
 KINDS = (
-    Kind("cut", "The network cuts connections, at any byte.", cut, way="proxy"),
+    Kind("cut", "The network cuts connections, at any byte.", cut, setting=behind_proxy),
     Kind(
         "stall",
         "The network passes nothing on for up to 1.8 heartbeat timeouts.",
         stall,
-        way="proxy",
+        setting=behind_proxy,
         ends="nobody",
     ),
-    Kind("delay", "Every packet comes up to 50 ms late.", delay, way="proxy", ends="nobody"),
-    Kind("split", "Packets come in pieces of a few bytes.", split, way="proxy", ends="nobody"),
+    Kind(
+        "delay", "Every packet comes up to 50 ms late.", delay, setting=behind_proxy, ends="nobody"
+    ),
+    Kind(
+        "split",
+        "Packets come in pieces of a few bytes.",
+        split,
+        setting=behind_proxy,
+        ends="nobody",
+    ),
 )

@@ -187,10 +187,15 @@ def register(pgq: PgQueuer, journal: Journal, options: dict[str, Any]) -> None:
     add(eager, f"probe-{options['number']}")
 
 
+def used_memory() -> int:
+    """Bytes of address space."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
 async def exhaust_memory() -> None:
     """Take all that the process may have, keep it for a moment beside other jobs, and fail."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    ceiling = pages * resource.getpagesize() + ROOM
+    ceiling = used_memory() + ROOM
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, hard))
     taken = []

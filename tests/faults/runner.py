@@ -7,35 +7,62 @@ import contextlib
 import datetime
 import os
 import platform
+import shutil
+import tempfile
 from importlib.metadata import version
-from typing import Any, Final, Self
+from pathlib import Path
+from typing import Any, Final
 
+from faults.clock import environment
 from faults.server import Server, running_server
-from faults.stage import Kind
+from faults.stage import Kind, Result, RoundFailed, Stage
+from pgq_fast.settings import Layout
 from support.server import embedded_version
 
 LIBRARIES: Final = ("pgq_fast", "asyncpg", "psycopg")
 
 
-class Grounds(contextlib.AsyncExitStack):
+class Grounds(contextlib.ExitStack):
     """Servers, each started when it is needed first and stopped at the end."""
 
     def __init__(self) -> None:
         super().__init__()
         self._servers: dict[bool, Server] = {}
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        return self
-
-    async def server(self, kind: Kind) -> Server:
+    def server(self, kind: Kind) -> Server:
         """One that is fit for *kind*."""
-        if kind.faked_clock not in self._servers:
-            environment: dict[str, str] = {}
-            context = running_server(environment)
-            self._servers[kind.faked_clock] = await asyncio.to_thread(context.__enter__)
-            self.callback(context.__exit__, None, None, None)
-        return self._servers[kind.faked_clock]
+        server = self._servers.get(kind.faked_clock)
+        if server is None:
+            server = self._servers[kind.faked_clock] = self._start(kind.faked_clock)
+        return server
+
+    def _start(self, faked_clock: bool) -> Server:
+        if not faked_clock:
+            return self.enter_context(running_server())
+        folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="pgq-")))
+        # The server runs as somebody else.
+        folder.chmod(0o755)
+        file = folder / "clock"
+        return self.enter_context(running_server(environment(file), file))
+
+
+async def play(
+    grounds: Grounds, kind: Kind, layout: Layout, driver: str, seed: str, *, brief: bool
+) -> tuple[Result, Path]:
+    """One round, and the folder with its journals and logs, which is gone if all was well."""
+    stem = f"{kind.name}-{layout.value}-{driver}"
+    folder = Path(tempfile.mkdtemp(prefix=f"pgq-faults-{stem}-"))
+    try:
+        server = await asyncio.to_thread(grounds.server, kind)
+        stage = Stage(kind, layout, driver, f"{seed}/{stem}", server, folder, brief=brief)
+        result = await stage.play()
+    except RoundFailed as error:
+        # Before it had begun.
+        result = Result(kind.name, layout.value, driver)
+        result.problems.append(str(error))
+    if not result.problems:
+        await asyncio.to_thread(shutil.rmtree, folder)
+    return result, folder
 
 
 def facts() -> dict[str, Any]:

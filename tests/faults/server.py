@@ -42,11 +42,15 @@ class Server(_Server):
 
     Args:
         environment: Variables for the server's processes beside the present ones.
+        clock: What steps their clock, if anything does.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, clock: Path | None = None
+    ) -> None:
         super().__init__(_binaries(embedded_version()), dict(EMBEDDED_SETTINGS))
         self.port = free_port()
+        self.clock = clock
         self._environment = dict(environment or {})
 
     @property
@@ -123,9 +127,11 @@ class Server(_Server):
 
 
 @contextlib.contextmanager
-def running_server(environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    environment: Mapping[str, str] | None = None, clock: Path | None = None
+) -> Iterator[Server]:
     """A server that lives as long as the block."""
-    server = Server(environment)
+    server = Server(environment, clock)
     try:
         server.start()
         yield server

@@ -105,7 +105,7 @@ KINDS = (
     ),
     Kind(
         "end-listen",
-        "`pg_terminate_backend` of a session that listens, where it does nothing else; else of any.",
+        "`pg_terminate_backend` of a session that only listens, or else of any.",
         end_session(LISTEN),
     ),
 )

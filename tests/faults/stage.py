@@ -7,12 +7,11 @@ import contextlib
 import dataclasses
 import itertools
 import random
-import shutil
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
@@ -21,14 +20,13 @@ import psycopg
 
 from faults.account import Account, Tables, counts, take
 from faults.crew import Crew, Member, Strike
-from faults.proxy import Proxy
 from faults.pulse import watch
-from faults.server import HOST, Server
+from faults.server import Server
 from pgq_fast.drivers.owned import OwnedDriver
 from pgq_fast.queries import Queries
 from pgq_fast.settings import Layout
 from support.layouts import LAYOUT_VARIABLE, queries_of
-from support.pgbouncer import find_pgbouncer, running_pgbouncer
+from support.server import with_database
 
 OWNED: Final = ("owned-asyncpg", "owned-psycopg")
 """Drivers that open their connections themselves, and replace those that are lost."""
@@ -73,8 +71,26 @@ CLEAR: Final = frozenset(
 )
 """Errors that tell whoever runs a worker that its connection is gone."""
 
-Way = Literal["direct", "proxy", "pooler"]
-"""How workers reach the server."""
+
+@dataclasses.dataclass
+class Setting:
+    """What is around the queue of a round, and how workers get to it."""
+
+    dsn: str
+    listen_dsn: str | None = None
+    """The way past a pooler; None: there is no pooler."""
+    tablespace: str | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Variables of the workers' processes."""
+    handle: Any = None
+    """What the kind of fault works by."""
+
+
+@contextlib.asynccontextmanager
+async def nothing_special(stage: Stage) -> AsyncIterator[Setting]:
+    """Workers on a direct connection."""
+    yield Setting(stage.server.tcp_dsn(stage.name))
+
 
 Ends = Literal["nobody", "unowned", "anybody"]
 """Whose end a kind of fault may be; that of a worker on the user's connections, for most."""
@@ -93,13 +109,9 @@ class Kind:
     ends: Ends = "unowned"
     errors: frozenset[str] = frozenset()
     """Errors that are clear beside those of lost connections."""
-    way: Way = "direct"
-    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    setting: Callable[[Stage], AbstractAsyncContextManager[Setting]] = nothing_special
+    session: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Settings of PostgreSQL for the sessions of the workers."""
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Variables of the workers' processes."""
-    tablespace: bool = False
-    """Whether the queue is on a small disk of its own."""
     faked_clock: bool = False
     """Whether the server's clock can be stepped."""
 
@@ -113,17 +125,30 @@ class RoundFailed(Exception):
 
 
 @dataclasses.dataclass
+class Workers:
+    """What became of the workers of a round."""
+
+    started: int = 0
+    survived: int = 0
+    """Of those that were there from the beginning."""
+    killed: int = 0
+    ended: dict[str, int] = dataclasses.field(default_factory=dict)
+    """By themselves, with which errors."""
+    not_started: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Ended before they had done anything, with which errors."""
+
+
+@dataclasses.dataclass
 class Result:
     """What a round came to."""
 
     kind: str
     layout: str
     driver: str
-    seed: str
-    seconds: float
-    blows: int
-    account: Account
-    workers: dict[str, Any]
+    seconds: float = 0.0
+    blows: int = 0
+    account: Account = dataclasses.field(default_factory=Account)
+    workers: Workers = dataclasses.field(default_factory=Workers)
 
     @property
     def problems(self) -> list[str]:
@@ -135,11 +160,10 @@ class Result:
             "kind": self.kind,
             "layout": self.layout,
             "driver": self.driver,
-            "seed": self.seed,
             "seconds": round(self.seconds, 1),
             "blows": self.blows,
             "jobs": counts(self.account),
-            "workers": self.workers,
+            "workers": dataclasses.asdict(self.workers),
             "problems": self.problems,
         }
 
@@ -150,11 +174,12 @@ class Stage:
     Attributes:
         random: For all that is left to chance.
         server: The server itself.
+        name: The queue's database.
+        dsn: The way to it past everything.
+        handle: What the kind's setting has for it.
         crew: The processes.
-        dsn: The way to the queue's database past everything.
-        proxy: What is between the workers and the server, where the kind asks for it.
-        pooler: The same.
         brief: Whether the round is one of the short ones.
+        block: Seconds for which a handler blocks its loop.
     """
 
     def __init__(
@@ -175,6 +200,7 @@ class Stage:
         self.server = server
         self.folder = folder
         self.brief = brief
+        self.block = 3 * HEARTBEAT if brief else 60.0
         self.problems: list[str] = []
         self.probes: list[int] = []
         self.errors: Counter[str] = Counter()
@@ -184,9 +210,8 @@ class Stage:
         self._probe_numbers = itertools.count(1)
         self._found_ended: set[int] = set()
         self._stack = contextlib.AsyncExitStack()
-        self.proxy: Proxy | None = None
-        self.pooler: Any = None
-        self.disk: Path | None = None
+        self.name = f"faults_{self.random.getrandbits(40):x}"
+        self.dsn = with_database(server.dsn, self.name)
 
     # -- What kinds of faults use -----------------------------------------------------------------
 
@@ -209,16 +234,16 @@ class Stage:
         """A connection past everything, each statement for itself."""
         return psycopg.connect(self.dsn, autocommit=True)
 
-    async def until(self, what: str, check: Callable[[], Any]) -> Any:
+    async def until(self, what: str, check: Callable[[], Any], patience: float = PATIENCE) -> Any:
         """Wait until *check* says something true; that.
 
         Raises:
-            RoundFailed: It does not, for too long.
+            RoundFailed: It does not, for *patience* seconds.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not (found := check()):
             if time.monotonic() > deadline:
-                raise RoundFailed(f"waited {PATIENCE:.0f} s for {what}")
+                raise RoundFailed(f"waited {patience:.0f} s for {what}")
             await asyncio.sleep(0.02)
         return found
 
@@ -240,6 +265,15 @@ class Stage:
             if open_runs:
                 found[member] = min(open_runs)
         return found
+
+    def started(self, entrypoint: str) -> set[int]:
+        """Jobs of *entrypoint* that have been started."""
+        return {
+            facts[0]
+            for member in self.crew.workers
+            for what, _, *facts in member.events()
+            if what == "start" and facts[2] == entrypoint
+        }
 
     def start_worker(self) -> Member:
         """One more worker."""
@@ -285,52 +319,36 @@ class Stage:
             tables = await asyncio.to_thread(Tables.read, self.dsn)
             account = take(self.crew.members, self.probes, tables, self.pauses)
             account.problems[:0] = self.problems
-        workers = {
-            "started": len(self.crew.workers),
-            "survived": survivors,
-            "killed": sum(member.killed for member in self.crew.workers),
-            "ended": dict(sorted(self.errors.items())),
-            "not_started": dict(sorted(self.not_started.items())),
-        }
+        workers = Workers(
+            len(self.crew.workers),
+            survivors,
+            sum(member.killed for member in self.crew.workers),
+            dict(sorted(self.errors.items())),
+            dict(sorted(self.not_started.items())),
+        )
         seconds = time.monotonic() - began
         return Result(
-            self.kind.name, self.layout.value, self.driver, "", seconds, blows, account, workers
+            self.kind.name, self.layout.value, self.driver, seconds, blows, account, workers
         )
 
     async def _set_up(self) -> None:
-        name = f"faults_{self.random.getrandbits(40):x}"
-        if self.kind.tablespace:
-            from faults.limits import small_disk
-
-            self.disk = self._stack.enter_context(small_disk(self.server, name))
-        self.dsn = self._stack.enter_context(
-            self.server.database(name, name if self.kind.tablespace else None)
-        )
+        setting = await self._stack.enter_async_context(self.kind.setting(self))
+        self.handle = setting.handle
+        self._stack.enter_context(self.server.database(self.name, setting.tablespace))
         driver = await self._stack.enter_async_context(OwnedDriver(self.dsn, "asyncpg"))
         self.queries: Queries = queries_of(driver, self.layout)
         await self.queries.install()
-        way = self.server.tcp_dsn(name)
-        listen_dsn = None
-        if self.kind.way == "proxy":
-            self.proxy = Proxy(HOST, self.server.port, self.random)
-            way = self.server.tcp_dsn(name, await self._stack.enter_async_context(self.proxy))
-        elif self.kind.way == "pooler":
-            program = find_pgbouncer()
-            if program is None:
-                raise RoundFailed("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
-            self.pooler = self._stack.enter_context(running_pgbouncer(program, self.server.dsn))
-            listen_dsn, way = way, self.pooler.dsn(self.dsn)
-        environment = {LAYOUT_VARIABLE: self.layout.value, **self.kind.environment}
+        environment = {LAYOUT_VARIABLE: self.layout.value, **setting.environment}
         self.crew = Crew(
             self.folder,
             {
-                "dsn": self._with_settings(way),
-                "listen_dsn": listen_dsn,
+                "dsn": self._for_workers(setting.dsn),
+                "listen_dsn": setting.listen_dsn,
                 "driver": self.driver,
                 "heartbeat": HEARTBEAT,
                 "poll": POLL,
                 "batch": self.random.choice([5, 20, 100]),
-                "block": 3 * HEARTBEAT if self.brief else 60.0,
+                "block": self.block,
                 "environment": environment,
             },
             {
@@ -343,11 +361,11 @@ class Stage:
         for _ in range(WORKERS):
             self.start_worker()
 
-    def _with_settings(self, dsn: str) -> str:
+    def _for_workers(self, dsn: str) -> str:
         parameters = {"application_name": "worker"}
-        if self.kind.settings:
+        if self.kind.session:
             parameters["options"] = " ".join(
-                f"-c {name}={value}" for name, value in self.kind.settings.items()
+                f"-c {name}={value}" for name, value in self.kind.session.items()
             )
         return f"{dsn}{'&' if '?' in dsn else '?'}{urlencode(parameters, quote_via=quote)}"
 
@@ -450,28 +468,3 @@ class Stage:
                 elif now - since > PATIENCE:
                     raise RoundFailed(f"{last} jobs are left, and nobody runs them")
                 await asyncio.sleep(0.1)
-
-
-@contextlib.asynccontextmanager
-async def kept_if_it_fails(stem: str) -> AsyncIterator[tuple[Path, list[str]]]:
-    """A folder for a round's journals and logs, which stays where the list gets problems."""
-    folder = Path(tempfile.mkdtemp(prefix=f"pgq-faults-{stem}-"))
-    problems: list[str] = ["the round did not come to its end"]
-    try:
-        yield folder, problems
-    finally:
-        if not problems:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-async def play(
-    kind: Kind, layout: Layout, driver: str, seed: str, server: Server, *, brief: bool
-) -> tuple[Result, Path]:
-    """One round, and the folder with its journals and logs, which is gone if all was well."""
-    stem = f"{kind.name}-{layout.value}-{driver}"
-    async with kept_if_it_fails(stem) as (folder, problems):
-        stage = Stage(kind, layout, driver, f"{seed}/{stem}", server, folder, brief=brief)
-        result = await stage.play()
-        result.seed = seed
-        problems[:] = result.problems
-    return result, folder

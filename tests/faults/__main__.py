@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import random
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layouts", nargs="+", choices=layouts, default=layouts)
     parser.add_argument("--drivers", nargs="+", choices=DRIVERS, default=DRIVERS)
     parser.add_argument("--rounds", type=int, default=1, help="how often each; default: once")
+    parser.add_argument(
+        "--minutes", type=float, help="as many rounds as there is time for, in any order"
+    )
     parser.add_argument("--brief", action="store_true", help="shorter rounds")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     return parser.parse_args(arguments)
@@ -53,26 +58,32 @@ def show(result: Result) -> None:
         print(f"    PROBLEM: {problem}", flush=True)
 
 
+def planned(options: argparse.Namespace, seed: str) -> Iterator[tuple[str, str, str, str]]:
+    """Kind, layout, driver and seed of each round."""
+    chance = random.Random(seed)
+    for number in range(options.rounds) if options.minutes is None else itertools.count():
+        rounds = list(itertools.product(options.kinds, options.layouts, options.drivers))
+        if options.minutes is not None:
+            chance.shuffle(rounds)
+        for kind, layout, driver in rounds:
+            yield kind, layout, driver, f"{seed}+{number}" if number else seed
+
+
 async def run(options: argparse.Namespace, seed: str) -> list[Result]:
     """All rounds, one after the other."""
-    results = []
+    results: list[Result] = []
+    began = time.monotonic()
     with Grounds() as grounds:
-        for number in range(options.rounds):
-            for name in options.kinds:
-                for layout in options.layouts:
-                    for driver in options.drivers:
-                        result, folder = await play(
-                            grounds,
-                            KINDS[name],
-                            Layout(layout),
-                            driver,
-                            f"{seed}+{number}" if number else seed,
-                            brief=options.brief,
-                        )
-                        show(result)
-                        if result.problems:
-                            print(f"    journals and logs: {folder}", flush=True)
-                        results.append(result)
+        for name, layout, driver, own_seed in planned(options, seed):
+            if options.minutes is not None and time.monotonic() > began + 60 * options.minutes:
+                break
+            result, folder = await play(
+                grounds, KINDS[name], Layout(layout), driver, own_seed, brief=options.brief
+            )
+            show(result)
+            if result.problems:
+                print(f"    seed {own_seed}, journals and logs: {folder}", flush=True)
+            results.append(result)
     return results
 
 
@@ -89,6 +100,7 @@ def main() -> int:
         found: dict[str, Any] = {
             **facts(),
             "seed": seed,
+            "brief": options.brief,
             "minutes": round((time.monotonic() - began) / 60, 1),
             "rounds": [result.as_json() for result in results],
         }

@@ -13,7 +13,6 @@ from typing import Final
 
 import psycopg
 
-from faults.servers import real_table
 from faults.stage import Kind, RoundFailed, Setting, Stage
 from pgq_fast.settings import Layout
 
@@ -31,7 +30,7 @@ FULL: Final = (0.5, 1.5)
 
 _TABLES: Final = {
     Layout.compat: ("pgqueuer", "pgqueuer_log"),
-    Layout.lease: ("pgqueuer_ready", "pgqueuer_lease", "pgqueuer_log"),
+    Layout.lease: ("pgqueuer_ready", "pgqueuer_lease", "pgqueuer_log_batches"),
 }
 
 
@@ -39,7 +38,7 @@ def lock_a_table() -> Callable[[Stage], Awaitable[None]]:
     async def strike(stage: Stage) -> None:
         strikes = stage.crew.all_struck()
         with stage.connect() as connection, connection.transaction():
-            table = real_table(connection, stage.random.choice(_TABLES[stage.layout]))
+            table = stage.random.choice(_TABLES[stage.layout])
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             await stage.moment(*LOCKED)
         for one in strikes:

@@ -37,6 +37,13 @@ def free_port() -> int:
         return port
 
 
+SETTINGS: Final = {
+    **EMBEDDED_SETTINGS,
+    # Whole statements, by which sessions are chosen.
+    "track_activity_query_size": "16384",
+}
+
+
 class Server(_Server):
     """An embedded server that also listens on TCP and keeps its port over restarts.
 
@@ -48,7 +55,7 @@ class Server(_Server):
     def __init__(
         self, environment: Mapping[str, str] | None = None, clock: Path | None = None
     ) -> None:
-        super().__init__(_binaries(embedded_version()), dict(EMBEDDED_SETTINGS))
+        super().__init__(_binaries(embedded_version()), dict(SETTINGS))
         self.port = free_port()
         self.clock = clock
         self._environment = dict(environment or {})

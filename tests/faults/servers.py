@@ -24,7 +24,7 @@ LISTEN: Final = r"(?i)\A\s*(LISTEN|SELECT 1|SELECT pg_notify)"
 ANY: Final = r"."
 NEEDED: Final = {
     Layout.compat: {CLAIM: "pgqueuer", ACK: "pgqueuer_log"},
-    Layout.lease: {CLAIM: "pgqueuer_ready", ACK: "pgqueuer_log"},
+    Layout.lease: {CLAIM: "pgqueuer_ready", ACK: "pgqueuer_log_batches"},
 }
 
 
@@ -48,7 +48,7 @@ def end_session(statement: str) -> Callable[[Stage], Awaitable[None]]:
             # is left to chance where it is.
             if needed is not None and stage.random.random() < 0.5:
                 with connection.transaction():
-                    connection.execute(f"LOCK TABLE {real_table(connection, needed)}")
+                    connection.execute(f"LOCK TABLE {needed}")
                     await end_one(stage, connection, statement, waits=True)
             else:
                 await end_one(stage, connection, statement, waits=False)
@@ -80,18 +80,6 @@ async def end_one(
         one.end = time.monotonic()
     if not ended:
         stage.problems.append("no session ran the statement that was to be cut off")
-
-
-def real_table(connection: psycopg.Connection[Any], name: str) -> str:
-    """The table that *name* is, or, where it is a view, one that it reads."""
-    row = connection.execute(
-        "SELECT dependent.refobjid::regclass::text FROM pg_rewrite AS rule"
-        " JOIN pg_depend AS dependent ON dependent.objid = rule.oid"
-        " JOIN pg_class AS read ON read.oid = dependent.refobjid AND read.relkind = 'r'"
-        " WHERE rule.ev_class = %s::regclass ORDER BY 1 LIMIT 1",
-        [name],
-    ).fetchone()
-    return name if row is None else str(row[0])
 
 
 KINDS = (

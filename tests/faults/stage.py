@@ -59,6 +59,8 @@ CLEAR: Final = frozenset(
         "ConnectionDoesNotExistError",
         "CrashShutdownError",
         "InterfaceError",
+        # ... where the session ends just as a statement is being sent.
+        "InternalClientError",
         # psycopg's.
         "AdminShutdown",
         "CrashShutdown",

@@ -11,7 +11,7 @@ from faults.stage import Kind, Stage
 INDEXES = """
     SELECT indexrelid::regclass::text FROM pg_index
     JOIN pg_class AS indexed ON indexed.oid = indrelid
-    WHERE indexed.relname IN ('pgqueuer_log', 'pgqueuer_log_batch', 'pgqueuer_statistics')
+    WHERE indexed.relname ~ '^pgqueuer_(log|log_batches|log_entries|statistics)$'
       AND NOT indisprimary AND NOT indisunique
     ORDER BY 1
 """

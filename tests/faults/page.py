@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from faults.kinds import KINDS
-from faults.stage import DRIVERS, HEARTBEAT, OWNED
+from faults.stage import DRIVERS, HEARTBEAT
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results"
@@ -19,27 +19,30 @@ PAGE: Final = HERE.parents[1] / "docs" / "faults.md"
 INTRODUCTION: Final = """\
 # Faults
 
-What happens to jobs and workers when things go wrong, as tried: real worker processes and a producer
-share a queue, a kind of fault is done to it several times at moments left to chance, and afterwards there
-is an account of every job. This page is made by `make results` from `tests/faults/results/*.json`.
+What happens to jobs and workers when things go wrong, as tried: real worker processes and a
+producer share a queue, a kind of fault is done to it several times at moments left to chance, and
+afterwards there is an account of every job. This page is made by `make results` from
+`tests/faults/results/*.json`.
 
 ## The account
 
-Producers and workers write down what they do in files of their own, at once, so that these are there
-however the process ends. After a round, with the queue drained, these files and the tables of the queue
-have to agree:
+Producers and workers write down what they do in files of their own, at once, so that these are
+there however the process ends. After a round, with the queue drained, these files and the tables
+of the queue have to agree:
 
-- **None is lost**: enqueued = finished + held + queued, job by job. The queued ones are those that are
-  due an hour later.
+- **None is lost**: enqueued = finished + held + queued, job by job. The queued ones are those that
+  are due an hour later.
 - **None has ended twice** in the log, or has ended and is still in the queue.
 - **None has ended without a run** that came to its end.
-- **A job runs again only for a reason**: something had happened to the worker that ran it before, while
-  it ran the job or at most {before:.0f} seconds after. Retries that handlers ask for are not counted.
-- **A call that enqueues stores all of its jobs or none**, where the producer was not told which, too.
+- **A job runs again only for a reason**: something had happened to the worker that ran it before,
+  while it ran the job or at most {before:.0f} seconds after. Retries that handlers ask for are not
+  counted.
+- **A call that enqueues stores all of its jobs or none**, also where the producer was not told
+  which.
 - **Workers that own their connections go on**: those of `PgQueuer.from_dsn` (`owned-asyncpg`,
-  `owned-psycopg`). Those on a connection or a pool of the user's go on, or end with an error
-  that tells why; then a new one is started, as a supervisor would. Whoever goes on has to run a job that
-  is for it alone.
+  `owned-psycopg`). Those on a connection or a pool of the user's go on, or end with an error that
+  tells why; then a new one is started, as a supervisor would. Whoever goes on has to run a job
+  that is for it alone.
 
 ## Try it
 
@@ -48,11 +51,11 @@ make faults                  # {minutes} minutes of rounds; the seed is printed
 make faults MINUTES=5        # ... less
 make faults SEED=1b7793ae    # ... with the choices of an earlier run
 make faults ARGS='--kinds kill pause --layouts lease --drivers psycopg'
-make soak MINUTES=30         # mixed load and churn; memory, connections, dead rows and latency stay flat
+make soak MINUTES=30         # mixed load and churn: what should stay flat does
 ```
 
-The heartbeat timeout is {heartbeat:.0f} seconds, so that jobs of dead workers are taken over soon. Some kinds
-need a program: PgBouncer, libfaketime, and the right to mount a small disk.
+The heartbeat timeout is {heartbeat:.0f} seconds, so that jobs of dead workers are taken over soon.
+Some kinds need a program or a right: PgBouncer, libfaketime, to mount a small disk.
 
 ## What was found
 """
@@ -163,8 +166,8 @@ def page(found: Sequence[dict[str, Any]]) -> str:
         *(facts(report) for report in found),
         "",
         *summary(by_kind),
-        "*Run again* counts runs because of faults, *fenced* those among them where the first worker"
-        " ended the job after it had been taken over, which changed nothing.",
+        "*Run again* counts runs because of faults, *fenced* those among them where the first"
+        " worker ended the job after it had been taken over, which changed nothing.",
         "",
     ]
     for kind, own in by_kind.items():

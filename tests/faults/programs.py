@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import json
 import os
 import random
@@ -214,10 +215,30 @@ async def exhaust_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
+async def count_regularly(journal: Journal, interval: float) -> None:
+    """Note what this process holds: bytes of memory, objects that Python's collector knows, and
+    blocks of its allocator, which those of the kernels are among.
+    """
+    while True:
+        await asyncio.sleep(interval)
+        gc.collect()
+        resident = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240
+        journal.note(
+            "holds",
+            resident * resource.getpagesize(),
+            len(gc.get_objects()),
+            sys.getallocatedblocks(),
+        )
+
+
 async def work(options: dict[str, Any], journal: Journal) -> None:
     @contextlib.asynccontextmanager
     async def worker() -> AsyncIterator[PgQueuer]:
-        async with queue_on(options) as pgq:
+        async with contextlib.AsyncExitStack() as stack:
+            if (interval := options.get("count")) is not None:
+                counting = asyncio.create_task(count_regularly(journal, interval))
+                stack.callback(counting.cancel)
+            pgq = await stack.enter_async_context(queue_on(options))
             register(pgq, journal, options)
             yield pgq
 

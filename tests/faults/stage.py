@@ -114,6 +114,8 @@ class Kind:
     setting: Callable[[Stage], AbstractAsyncContextManager[Setting]] = nothing_special
     session: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Settings of PostgreSQL for the sessions of the workers."""
+    worker: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of the workers."""
     faked_clock: bool = False
     """Whether the server's clock can be stepped."""
 
@@ -277,9 +279,10 @@ class Stage:
             if what == "start" and facts[2] == entrypoint
         }
 
-    def start_worker(self) -> Member:
+    def start_worker(self, **options: Any) -> Member:
         """One more worker."""
-        return self.crew.start("work", seed=self.random.random())
+        options = {**self.kind.worker, **options}
+        return self.crew.start("work", seed=self.random.random(), **options)
 
     # -- The round --------------------------------------------------------------------------------
 

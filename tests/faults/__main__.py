@@ -72,6 +72,7 @@ def planned(options: argparse.Namespace, seed: str) -> Iterator[tuple[str, str, 
 async def run(options: argparse.Namespace, seed: str) -> list[Result]:
     """All rounds, one after the other."""
     results: list[Result] = []
+    rounds: list[dict[str, Any]] = []
     began = time.monotonic()
     with Grounds() as grounds:
         for name, layout, driver, own_seed in planned(options, seed):
@@ -84,7 +85,18 @@ async def run(options: argparse.Namespace, seed: str) -> list[Result]:
             if result.problems:
                 print(f"    seed {own_seed}, journals and logs: {folder}", flush=True)
             results.append(result)
+            rounds.append({**result.as_json(), "seed": own_seed})
+            if options.json is not None:
+                # Each time, so that an end before the end loses nothing.
+                minutes = round((time.monotonic() - began) / 60, 1)
+                found = {"seed": seed, "brief": options.brief, "minutes": minutes}
+                write(options.json, {**facts(), **found, "rounds": rounds})
     return results
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """As the page reads it."""
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def main() -> int:
@@ -96,15 +108,6 @@ def main() -> int:
     with sigterm_as_exit():
         results = asyncio.run(run(options, seed))
     failed = [result for result in results if result.problems]
-    if options.json is not None:
-        found: dict[str, Any] = {
-            **facts(),
-            "seed": seed,
-            "brief": options.brief,
-            "minutes": round((time.monotonic() - began) / 60, 1),
-            "rounds": [result.as_json() for result in results],
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
     print(
         f"{len(results)} rounds, {len(failed)} with problems, seed {seed},"
         f" {(time.monotonic() - began) / 60:.1f} minutes"

@@ -21,8 +21,14 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 END_TIMEOUT: Final = 60.0
 """Seconds within which a process that was asked to end has ended."""
 
-# The last line of a traceback: a class, by its full name, and perhaps a message.
-_ERROR: Final = re.compile(r"(?m)^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?:: .*)?$")
+NUMBER: Final = "NUMBER"
+"""Stands in a DSN for that of the process."""
+
+# A traceback, and the class that follows it, by its full name.
+_ERROR: Final = re.compile(
+    r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)",
+    re.MULTILINE,
+)
 
 
 @dataclasses.dataclass
@@ -46,6 +52,7 @@ class Member:
         self.asked_to_end = False
         options = {
             **options,
+            "dsn": options["dsn"].replace(NUMBER, str(number)),
             "number": number,
             "journal": str(self.journal),
             "parent": os.getpid(),
@@ -125,15 +132,9 @@ class Member:
                 yield json.loads(line)
 
     def error(self) -> str:
-        """Name of the exception that it ended with: the last line of its log, if it is one."""
-        lines = self.log_text().strip().splitlines()
-        for line in reversed(lines):
-            if line.startswith((" ", "\t")):
-                continue
-            found = _ERROR.fullmatch(line)
-            if found is not None:
-                return found[1]
-        return "no error"
+        """Name of the exception that it ended with: the last one in its log."""
+        found = _ERROR.findall(self.log_text())
+        return found[-1] if found else "no error"
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")

@@ -36,7 +36,7 @@ def proxy_of(stage: Stage) -> Proxy:
 
 async def cut(stage: Stage) -> None:
     """One or more connections, each at some byte."""
-    links = sorted(proxy_of(stage).links, key=id)
+    links = list(await stage.until("connections", lambda: proxy_of(stage).links))
     strikes = stage.crew.all_struck()
     chosen = stage.random.sample(links, stage.random.randint(1, len(links)))
     for link in chosen:

@@ -62,10 +62,14 @@ class Journal:
     """Lines of JSON at the end of a file, one system call each."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._path = path
+        self._file: int | None = None
 
     def note(self, what: str, *facts: object) -> None:
         line = json.dumps([what, time.monotonic(), *facts], separators=(",", ":"))
+        if self._file is None:
+            # Not before: others wait for it.
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.write(self._file, line.encode() + b"\n")
 
 
@@ -295,6 +299,7 @@ class Producer:
 async def produce(options: dict[str, Any], journal: Journal) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    journal.note("ready")
     async with OwnedDriver(options["dsn"], "asyncpg") as driver:
         await Producer(options, journal).run(Queries(driver), stop)
 

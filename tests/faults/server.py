@@ -41,6 +41,8 @@ SETTINGS: Final = {
     **EMBEDDED_SETTINGS,
     # Whole statements, by which sessions are chosen.
     "track_activity_query_size": "16384",
+    # A round is over before the default minute is.
+    "autovacuum_naptime": "1s",
 }
 
 

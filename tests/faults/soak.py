@@ -142,6 +142,8 @@ class Soak:
                 guest.kill()
             else:
                 guest.ask_to_end()
+            # Before, it knows of no signals.
+            await stage.until("a producer", producer.journal.exists)
             producer.ask_to_end()
             await guest.ended()
             await producer.ended()

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 
 from faults.account import Account, Tables, counts, take
-from faults.crew import Crew, Member, Strike
+from faults.crew import NUMBER, Crew, Member, Strike
 from faults.pulse import watch
 from faults.server import Server
 from pgq_fast.drivers.owned import OwnedDriver
@@ -42,8 +42,8 @@ POLL: Final = 2.0
 PATIENCE: Final = 45.0
 """Seconds without any progress after which a round has failed."""
 
-BACKLOG: Final = 60
-"""Runs of jobs before the first fault and after the last one."""
+BACKLOG: Final = 40
+"""Runs of jobs before the first fault and after the last one, in a short round."""
 
 REPLACE_PAUSE: Final = 0.3
 """Seconds between the end of a worker and the start of the next one."""
@@ -183,6 +183,7 @@ class Stage:
         handle: What the kind's setting has for it.
         crew: The processes.
         brief: Whether the round is one of the short ones.
+        backlog: Runs of jobs before the first fault and after the last one.
         block: Seconds for which a handler blocks its loop.
     """
 
@@ -204,6 +205,7 @@ class Stage:
         self.server = server
         self.folder = folder
         self.brief = brief
+        self.backlog = BACKLOG if brief else 5 * BACKLOG
         self.block = 3 * HEARTBEAT if brief else 60.0
         self.problems: list[str] = []
         self.probes: list[int] = []
@@ -300,12 +302,12 @@ class Stage:
                 for _ in range(1 if self.brief else 2):
                     self.crew.start("produce", seed=self.random.random())
                 first = set(self.crew.working)
-                await self.advanced(BACKLOG)
+                await self.advanced(self.backlog)
                 for _ in range(min(2, self.kind.blows) if self.brief else self.kind.blows):
                     await self.moment()
                     await self.kind.strike(self)
                     blows += 1
-                await self.advanced(BACKLOG)
+                await self.advanced(self.backlog)
                 await self._end_producers()
                 await self._drained()
                 await self._probe()
@@ -367,7 +369,7 @@ class Stage:
             self.start_worker()
 
     def _for_workers(self, dsn: str) -> str:
-        parameters = {"application_name": "worker"}
+        parameters = {"application_name": f"worker-{NUMBER}"}
         if self.kind.session:
             parameters["options"] = " ".join(
                 f"-c {name}={value}" for name, value in self.kind.session.items()
@@ -434,6 +436,8 @@ class Stage:
 
     async def _end_producers(self) -> None:
         for member in self.crew.producers:
+            # Before, it knows of no signals.
+            await self.until("a producer", member.journal.exists)
             member.ask_to_end()
         for member in self.crew.producers:
             await self._ended_well(member)

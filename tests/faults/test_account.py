@@ -173,3 +173,21 @@ def test_a_journal_that_was_cut_off(tmp_path: Path) -> None:
     member = object.__new__(Member)
     member.journal = path
     assert list(member.events()) == [["start", 1.0, 1, 0, "plain", "3.1.0"]]
+
+
+def test_the_error_that_a_process_ended_with(tmp_path: Path) -> None:
+    member = object.__new__(Member)
+    member.log = tmp_path / "log"
+    member.log.write_text(
+        "2026-01-01 [pgqueuer] ERROR: Job 1 failed\nTraceback (most recent call last):\n"
+        '  File "a.py", line 1, in run\n    raise ValueError\nValueError: as it was told to\n'
+    )
+    assert member.error() == "ValueError"
+    with member.log.open("a") as log:
+        log.write(
+            'Traceback (most recent call last):\n  File "b.py", line 2, in run\n    claim()\n'
+            "asyncpg.exceptions.DiskFullError: could not extend file\nHINT:  Check free space.\n"
+        )
+    assert member.error() == "DiskFullError"
+    member.log.write_text("2026-01-01 [pgqueuer] INFO: all is well\n")
+    assert member.error() == "no error"

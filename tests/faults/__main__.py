@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import operator
 import random
 import secrets
 import sys
@@ -17,6 +18,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from faults.kinds import KINDS
 from faults.runner import Grounds, facts, play
@@ -94,6 +97,20 @@ async def run(options: argparse.Namespace, seed: str) -> list[Result]:
     return results
 
 
+def overview(results: Sequence[Result]) -> str:
+    """A table with a line for each kind, layout and driver."""
+    heads = ("kind", "layout", "driver", "rounds", "faults", "jobs", "run again", "fenced", "wrong")
+    lines: dict[tuple[str, str, str], list[int]] = {}
+    for one in results:
+        account = one.account
+        figures = (
+            1, one.blows, account.enqueued, account.reruns, account.fenced, len(one.problems),
+        )  # fmt: skip
+        line = lines.setdefault((one.kind, one.layout, one.driver), [0] * len(figures))
+        line[:] = map(operator.add, line, figures)
+    return tabulate([(*names, *line) for names, line in sorted(lines.items())], headers=heads)
+
+
 def write(path: Path, report: dict[str, Any]) -> None:
     """As the page reads it."""
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -108,6 +125,7 @@ def main() -> int:
     with sigterm_as_exit():
         results = asyncio.run(run(options, seed))
     failed = [result for result in results if result.problems]
+    print(overview(results))
     print(
         f"{len(results)} rounds, {len(failed)} with problems, seed {seed},"
         f" {(time.monotonic() - began) / 60:.1f} minutes"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -24,6 +25,9 @@ AFTER: Final = 5.0
 """Seconds after a fault in which its consequences may still show: connections that are made again,
 leases that run out."""
 
+CLOCK_ERROR: Final = 0.02
+"""Seconds by which clocks may differ that are the same one."""
+
 ENDS: Final = ("successful", "exception", "canceled", "deleted")
 HELD: Final = "failed"
 
@@ -39,6 +43,8 @@ class Tables:
     """Entries of the log that end a job, by job."""
     statuses: dict[int, set[str]]
     """Of those entries."""
+    ended_at: dict[int, float]
+    """When the last of them was written, by the server's clock, in seconds since 1970."""
     present: dict[int, str]
     """Jobs that are in the queue, with their status."""
     tokens: dict[int, str]
@@ -50,13 +56,15 @@ class Tables:
         with psycopg.connect(dsn, autocommit=True) as connection:
             ends: Counter[int] = Counter()
             statuses: dict[int, set[str]] = defaultdict(set)
-            for job, status, count in connection.execute(
-                "SELECT job_id, status::text, count(*) FROM pgqueuer_log"
-                " WHERE status::text = ANY(%s) GROUP BY 1, 2",
+            ended_at: dict[int, float] = defaultdict(float)
+            for job, status, count, at in connection.execute(
+                "SELECT job_id, status::text, count(*), extract(epoch FROM max(created))"
+                " FROM pgqueuer_log WHERE status::text = ANY(%s) GROUP BY 1, 2",
                 [[*ENDS, HELD]],
             ):
                 ends[job] += count
                 statuses[job].add(status)
+                ended_at[job] = max(ended_at[job], float(at))
             present, tokens = {}, {}
             for job, status, payload in connection.execute(
                 "SELECT id, status::text, payload FROM pgqueuer"
@@ -64,7 +72,31 @@ class Tables:
                 assert job not in present, f"job {job} is in the queue twice"
                 present[job] = status
                 tokens[job] = bytes(payload or b"").split(b" ", 1)[0].decode()
-        return cls(ends, dict(statuses), present, tokens)
+        return cls(ends, dict(statuses), dict(ended_at), present, tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """The wall clock, which is the server's, seen from the monotonic one.
+
+    Attributes:
+        offset: What to add to a monotonic time.
+        error: By how much that may be wrong, in seconds.
+    """
+
+    offset: float
+    error: float
+
+    @classmethod
+    def measured(cls, began: float) -> Clock:
+        """As it is now; *began* is the offset of a while ago."""
+        offset = wall_offset()
+        return cls(offset, CLOCK_ERROR + abs(offset - began))
+
+
+def wall_offset() -> float:
+    """Seconds by which the wall clock is ahead of the monotonic one."""
+    return time.time() - time.monotonic()
 
 
 @dataclasses.dataclass
@@ -103,6 +135,7 @@ def take(
     probes: Iterable[int],
     tables: Tables,
     pauses: Sequence[Strike] = (),
+    clock: Clock | None = None,
 ) -> Account:
     """The account of all jobs, those of the probes included.
 
@@ -111,6 +144,7 @@ def take(
         probes: Jobs that no producer enqueued.
         tables: What has become of the jobs.
         pauses: Times in which the machine stood still, which may happen to everybody.
+        clock: How the server's clock goes; None: nobody knows, as it was stepped.
     """
     account = Account()
     calls, got, unknown = _producers(members)
@@ -133,6 +167,8 @@ def take(
         _place(account, tables, job)
     _check_ends(account, tables, runs)
     _check_runs(account, runs, strikes)
+    if clock is not None:
+        _check_fence(account, tables, runs, clock)
     return account
 
 
@@ -236,6 +272,24 @@ def _check_runs(
                     f" nothing had happened to worker {run.worker}, which ran it from"
                     f" {run.begin:.3f} to {run.end or 0:.3f}"
                 )
+
+
+def _check_fence(
+    account: Account, tables: Tables, runs: Mapping[Run, list[Started]], clock: Clock
+) -> None:
+    """A job ends by the run that began last: a worker that lost it can end it no more."""
+    last: dict[int, Started] = {}
+    for (job, _), started in sorted(runs.items()):
+        last[job] = started[-1]
+    for job, at in tables.ended_at.items():
+        run = last.get(job)
+        if run is None or not tables.statuses[job] & {"successful", "exception", HELD}:
+            continue
+        if run.end is None or at < run.end + clock.offset - clock.error:
+            account.problems.append(
+                f"job {job} ended in the log at {at - clock.offset:.3f}, but its last run, on"
+                f" worker {run.worker}, at {run.end or 0:.3f}: not by that one"
+            )
 
 
 def _excuses(strike: Strike, run: Started) -> bool:

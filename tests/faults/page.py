@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from faults.account import BEFORE
 from faults.kinds import KINDS
 from faults.stage import DRIVERS, HEARTBEAT
 
@@ -63,8 +64,13 @@ ColumnsT = Sequence[tuple[str, str]]
 
 
 def reports() -> list[dict[str, Any]]:
-    """What has been kept."""
+    """What has been kept: of rounds, and of soaks."""
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def of_rounds(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reports of rounds among *found*."""
+    return [report for report in found if "rounds" in report]
 
 
 def table(heads: ColumnsT, rows: Iterable[Sequence[object]]) -> Iterator[str]:
@@ -141,21 +147,68 @@ def detail(kind: str, rounds: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield ""
 
 
-def facts(report: dict[str, Any]) -> str:
+UNITS: Final = {"memory": (2**20, "MiB"), "latency": (0.001, "ms")}
+"""What figures of a soak are shown in; the others are numbers."""
+
+FIGURES: Final[ColumnsT] = (
+    ("figure", TEXT), ("first third", NUMBER), ("last third", NUMBER),
+)  # fmt: skip
+
+
+def soaks(report: dict[str, Any]) -> Iterator[str]:
+    """The figures of a soak, layout by layout."""
+    yield "## Soak"
+    yield ""
+    yield (
+        "Mixed load, with workers and producers that come and go: medians of the first and of the"
+        " last third of the time, after a quarter of it for warming up. Latency is from the answer"
+        " to the producer to the start of the job."
+    )
+    yield ""
+    yield f"- {report['date']}, {report['minutes']:g} minutes ({circumstances(report)})"
+    yield ""
+    for one in report["soaks"]:
+        jobs = one["jobs"]
+        yield f"### Soak of {one['layout']}"
+        yield ""
+        yield (
+            f"{jobs['enqueued']} jobs, {one['workers']['started']} workers on all drivers,"
+            f" {one['workers']['killed']} of them killed; {jobs['reruns']} jobs ran again;"
+            f" {len(one['problems'])} were lost or doubled, or figures that rose too much."
+        )
+        yield ""
+        rows = []
+        for name, thirds in sorted(one["figures"].items()):
+            size, unit = UNITS.get(name.partition(" ")[0], (1, ""))
+            rows.append((name.replace("_", " "), *(f"{x / size:,.1f} {unit}" for x in thirds)))
+        yield from table(FIGURES, rows)
+        for problem in one["problems"]:
+            yield f"- Seed {one['seed']}: {problem}."
+        yield ""
+
+
+def circumstances(report: dict[str, Any]) -> str:
     """On what it was found."""
+    return (
+        f"{report['implementation']} implementation, PostgreSQL {report['postgresql']},"
+        f" Python {report['python']}, asyncpg {report['asyncpg']}, psycopg {report['psycopg']},"
+        f" {report['cpus']} CPUs"
+    )
+
+
+def facts(report: dict[str, Any]) -> str:
+    """Which rounds, and on what."""
     length = "short rounds" if report["brief"] else "long rounds"
     return (
         f"- {report['date']}, seed {report['seed']}: {len(report['rounds'])} {length}"
-        f" ({report['implementation']} implementation, PostgreSQL {report['postgresql']},"
-        f" Python {report['python']}, asyncpg {report['asyncpg']}, psycopg {report['psycopg']},"
-        f" {report['cpus']} CPUs)"
+        f" ({circumstances(report)})"
     )
 
 
 def page(found: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
-    from faults.account import BEFORE
-
+    of_soaks = [report for report in found if "soaks" in report]
+    found = of_rounds(found)
     rounds = [one for report in found for one in report["rounds"]]
     by_kind = {
         kind: own for kind in KINDS if (own := [one for one in rounds if one["kind"] == kind])
@@ -171,6 +224,8 @@ def page(found: Sequence[dict[str, Any]]) -> str:
     ]
     for kind, own in by_kind.items():
         lines += detail(kind, own)
+    for report in of_soaks:
+        lines += soaks(report)
     text = "\n".join(line.rstrip() for line in "\n".join(lines).splitlines())
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")

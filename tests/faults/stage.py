@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from faults.account import Account, Tables, counts, take
+from faults.account import Account, Clock, Tables, counts, take, wall_offset
 from faults.crew import NUMBER, Crew, Member, Strike
 from faults.pulse import watch
 from faults.server import Server
@@ -290,7 +290,7 @@ class Stage:
 
     async def play(self) -> Result:
         """The whole round."""
-        began = time.monotonic()
+        began, offset = time.monotonic(), wall_offset()
         blows = 0
         account = Account()
         watch(lambda begin, end: self.pauses.append(Strike(begin, end)), lambda: self.ended)
@@ -324,7 +324,8 @@ class Stage:
                 self.crew.end_all()
                 self.ended = True
             tables = await asyncio.to_thread(Tables.read, self.dsn)
-            account = take(self.crew.members, self.probes, tables, self.pauses)
+            clock = None if self.kind.faked_clock else Clock.measured(offset)
+            account = take(self.crew.members, self.probes, tables, self.pauses, clock)
             account.problems[:0] = self.problems
         workers = Workers(
             len(self.crew.workers),

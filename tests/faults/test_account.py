@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from faults.account import AFTER, BEFORE, Account, Tables, take
+from faults.account import AFTER, BEFORE, Account, Clock, Tables, take
 from faults.crew import Member, Strike
 
 NOW = 1000.0
@@ -38,8 +38,13 @@ class Journal:
         return self.lines
 
 
-def account(*members: Journal, tables: Tables, pauses: list[Strike] | None = None) -> Account:
-    return take(cast("list[Member]", list(members)), [], tables, pauses or [])
+def account(
+    *members: Journal,
+    tables: Tables,
+    pauses: list[Strike] | None = None,
+    clock: Clock | None = None,
+) -> Account:
+    return take(cast("list[Member]", list(members)), [], tables, pauses or [], clock)
 
 
 def tables(ended: dict[int, str] | None = None, present: dict[int, str] | None = None) -> Tables:
@@ -47,6 +52,7 @@ def tables(ended: dict[int, str] | None = None, present: dict[int, str] | None =
     return Tables(
         Counter(dict.fromkeys(ends, 1)),
         {job: {status} for job, status in ends.items()},
+        dict.fromkeys(ends, 0.0),
         present or {},
         {job: f"3.1.{job - 1}" for job in present or {}},
     )
@@ -159,6 +165,16 @@ def test_a_late_end_of_a_job_that_was_taken_over() -> None:
     struck = Journal("work", 1, [Strike(NOW - 15, NOW)]).ran(1, NOW - 16, NOW + 0.2)
     found = again(struck)
     assert (found.problems, found.fenced) == ([], 1)
+
+
+@pytest.mark.parametrize(("at", "by_the_last"), [(0.15, True), (-1.0, False), (0.05, False)])
+def test_an_end_by_a_worker_that_had_lost_the_job(at: float, by_the_last: bool) -> None:
+    struck = Journal("work", 1, [Strike(NOW - 15, NOW)]).ran(1, NOW - 16, NOW - 1)
+    second = Journal("work", 2).ran(1, NOW, NOW + 0.1)
+    ended = tables({1: "successful"})
+    ended.ended_at[1] = NOW + at + 5000
+    found = account(producer(1), struck, second, tables=ended, clock=Clock(5000.0, 0.01))
+    assert (found.problems == []) is by_the_last
 
 
 def test_a_retry_is_no_run_again() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faults.kinds import KINDS
-from faults.page import PAGE, page, reports
+from faults.page import PAGE, of_rounds, page, reports
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -11,5 +11,5 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_kind_is_on_it() -> None:
-    found = {one["kind"] for report in reports() for one in report["rounds"]}
+    found = {one["kind"] for report in of_rounds(reports()) for one in report["rounds"]}
     assert found == KINDS.keys()

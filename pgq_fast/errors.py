@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 __all__ = [
     "DuplicateJobError",
@@ -39,25 +39,82 @@ class RetryRequested(RetryException):
         self.reason = reason
 
 
+class InvalidRetryError(PgqException, ValueError):
+    """A handler asked for a retry with a delay that cannot be kept; its job ends as a failure.
+
+    Args:
+        fault: What is wrong with the delay, and what to pass instead.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"the delay of RetryRequested {fault}")
+
+
+class UnrecordableOutcomeError(PgqException, RuntimeError):
+    """How a job ended cannot be recorded; it ends as an exception with this one instead.
+
+    Args:
+        cause: The class of what kept it from being recorded.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"how the job ended cannot be recorded ({cause}): see the log of the worker, and what "
+            "the handler, its exception or its executor gave for it"
+        )
+
+
 def retry_request(exc: BaseException) -> RetryRequested | None:
     """The retry that *exc* asks for, or None.
 
     A task group wraps what its children raise. A group in which every leaf is a
     ``RetryRequested`` asks for the retry with the longest delay; a group with any other
-    exception in it is a failure.
+    exception in it is a failure. So is a request whose delay cannot be kept, see
+    ``invalid_retry``.
     """
-    if isinstance(exc, RetryRequested):
-        return exc
-    if not isinstance(exc, BaseExceptionGroup):
+    requests = _requests(exc)
+    if not requests or any(_delay_fault(request) for request in requests):
         return None
-    longest: RetryRequested | None = None
+    return max(requests, key=lambda request: request.delay)
+
+
+def invalid_retry(exc: BaseException) -> InvalidRetryError | None:
+    """What is wrong where *exc* asks for a retry that cannot be kept; its cause is *exc*."""
+    for request in _requests(exc):
+        fault = _delay_fault(request)
+        if fault is not None:
+            error = InvalidRetryError(fault)
+            error.__cause__ = exc
+            return error
+    return None
+
+
+def _requests(exc: BaseException) -> list[RetryRequested]:
+    """The requests that *exc* consists of; none where anything else is in it."""
+    if isinstance(exc, RetryRequested):
+        return [exc]
+    if not isinstance(exc, BaseExceptionGroup):
+        return []
+    found: list[RetryRequested] = []
     for inner in exc.exceptions:
-        retry = retry_request(inner)
-        if retry is None:
-            return None
-        if longest is None or retry.delay > longest.delay:
-            longest = retry
-    return longest
+        requests = _requests(inner)
+        if not requests:
+            return []
+        found += requests
+    return found
+
+
+def _delay_fault(request: RetryRequested) -> str | None:
+    # A subclass may not have called our __init__.
+    delay: object = getattr(request, "delay", None)
+    if not isinstance(delay, timedelta):
+        return f"is a {type(delay).__name__}: pass a timedelta"
+    try:
+        # The times that a job can have, as in enqueue.
+        datetime.now(UTC) + delay
+    except OverflowError:
+        return "ends outside the years 1 to 9999: pass a shorter one"
+    return None
 
 
 class JobsDroppedError(PgqException, RuntimeError):

@@ -9,7 +9,7 @@ import dataclasses
 import traceback as traceback_module
 from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import anyio
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, RootModel
@@ -198,8 +198,19 @@ def parse_headers(job_id: int, text: bytes) -> dict[str, object] | None:
     return None
 
 
-def _storable(text: str) -> str:
-    """*text* with what ``jsonb`` refuses spelled out: NUL and lone surrogates."""
+MESSAGE_CHARACTERS: Final = 2**16
+TRACEBACK_CHARACTERS: Final = 2**18
+"""What the log keeps of the texts of one exception: a value has its limits on the server, and a
+statement that acknowledges many jobs too."""
+
+
+def _storable(text: str, limit: int = MESSAGE_CHARACTERS) -> str:
+    """*text* with what ``jsonb`` refuses spelled out, NUL and lone surrogates, and less of its
+    middle than *limit* characters do not hold.
+    """
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
@@ -233,7 +244,9 @@ class TracebackRecord(BaseModel):
             timestamp=utc_now(),
             exception_type=type(exc).__name__,
             exception_message=_storable(_message(exc)),
-            traceback=_storable("".join(traceback_module.format_exception(exc))),
+            traceback=_storable(
+                "".join(traceback_module.format_exception(exc)), TRACEBACK_CHARACTERS
+            ),
             additional_context=additional_context
             and {
                 key: _storable(value) if isinstance(value, str) else value

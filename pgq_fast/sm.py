@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, MutableMapping
 from datetime import timedelta
 from typing import Any, Final
 
-from pgq_fast.drivers.failures import is_connection_lost, is_server_unavailable
+from pgq_fast.drivers.failures import described, is_connection_lost, is_passing
 from pgq_fast.errors import PgqException
 from pgq_fast.executors import (
     AbstractScheduleExecutor,
@@ -51,8 +51,8 @@ ROUNDING: Final = timedelta(milliseconds=500)
 fraction of a second, which ends on the tick's second only if its clock is not behind at all;
 with this it rounds instead. A tick stored a second early would run twice."""
 
-RECONNECT_PAUSE: Final = 1.0
-"""Seconds between attempts while the driver is replacing a lost connection."""
+FAILURE_PAUSE: Final = 1.0
+"""Seconds between attempts while the server fails, or the driver replaces a lost connection."""
 
 CANCEL_GRACE: Final = 5.0
 """Seconds that a statement gets to its end after the scheduler was cancelled: a claim or a release
@@ -167,8 +167,9 @@ class SchedulerManager:
         Either way functions that are running are awaited and their schedules given back; a second
         cancellation cancels them. A scheduler without schedules only waits.
 
-        A lost connection ends the run with its error, unless the driver replaces connections by
-        itself: then it is logged, and the statement is tried again.
+        A statement that fails ends the run with its error, unless the driver has connections of its
+        own and the error is one that passes, as does the loss of a connection: then it is logged,
+        and the statement is tried again.
 
         Raises:
             MissingTableError: A ``RuntimeError``; the schema is not installed or too old.
@@ -239,10 +240,14 @@ class SchedulerManager:
             try:
                 found = await self._claim(running)
             except Exception as error:
-                if not self._connection_comes_back(error):
+                if not self._passes(error):
                     raise
-                logger.warning("Lost the connection while claiming schedules", exc_info=error)
-                await self._pause(RECONNECT_PAUSE, heartbeats)
+                logger.warning(
+                    "Could not claim schedules, next attempt in %g s: %s",
+                    FAILURE_PAUSE,
+                    described(error),
+                )
+                await self._pause(FAILURE_PAUSE, heartbeats)
                 continue
             next_tick = min(executor.next_in() for executor in self.registry.values())
             pause = next_tick.total_seconds() + AFTER_TICK
@@ -303,9 +308,11 @@ class SchedulerManager:
             try:
                 await self.queries.update_schedule_heartbeat(set(self.active_heartbeat_ids))
             except Exception as error:
-                if is_connection_lost(error) and not self._connection_comes_back(error):
+                if is_connection_lost(error) and not self._passes(error):
                     raise
-                logger.exception("Schedule heartbeats failed, trying again")
+                logger.exception(
+                    "Schedule heartbeats failed, next attempt in %g s", HEARTBEAT_INTERVAL
+                )
 
     async def _release(self, schedule: Schedule) -> None:
         """Make the row ``queued`` again; whatever prevents that for good is logged."""
@@ -314,11 +321,8 @@ class SchedulerManager:
             try:
                 await self.queries.set_schedule_queued({schedule.id})
             except Exception as error:
-                if (
-                    self._connection_comes_back(error)
-                    and asyncio.get_running_loop().time() < deadline
-                ):
-                    await asyncio.sleep(RECONNECT_PAUSE)
+                if self._passes(error) and asyncio.get_running_loop().time() < deadline:
+                    await asyncio.sleep(FAILURE_PAUSE)
                     continue
                 logger.exception(
                     "Schedule %s could not be given back: it counts as running until it had no "
@@ -328,10 +332,10 @@ class SchedulerManager:
                 )
             return
 
-    def _connection_comes_back(self, error: Exception) -> bool:
-        """Whether *error* is the loss of a connection that the driver replaces by itself."""
+    def _passes(self, error: Exception) -> bool:
+        """Whether to wait until *error* is over: on connections of the scheduler's own."""
         owned = getattr(self.queries.driver, "owns_connections", False)
-        return bool(owned) and is_server_unavailable(error)
+        return bool(owned) and is_passing(error)
 
 
 async def _see_through(task: asyncio.Task[Any]) -> None:

@@ -62,6 +62,7 @@ POOL_MODULES = {
     "test_enqueue",
     "test_lease_enqueue",
     "test_liveness",
+    "test_nonsense_outcomes",
     "test_owned_connections",
     "test_wakeups",
 }

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from pgq_fast.errors import PgqException
 
 __all__ = [
+    "READ_ONLY",
     "TransactionAbortedError",
     "constraint_of",
+    "described",
     "is_connection_lost",
+    "is_passing",
     "is_server_unavailable",
+    "is_unsendable",
     "sqlstate_of",
 ]
 
 # The server ends the session: shutdown by an administrator, crash of another backend, start-up
-# or recovery in progress.
-_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03"})
+# or recovery in progress; a session, or a transaction of it, that was idle or open for too long.
+_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _CONNECTION_CLASS: Final = "08"
-_TOO_MANY_CONNECTIONS: Final = "53300"
+# Connections, disk space, memory.
+_RESOURCES_CLASS: Final = "53"
+# Deadlocks and serialization failures: the transaction was rolled back for the sake of others.
+_ROLLBACK_CLASS: Final = "40"
+READ_ONLY: Final = "25006"
+"""SQLSTATE of a change on a server, or in a session, that takes none."""
+# Locks that were not to be had, an object in use, a statement that took too long or was cancelled,
+# a disk or a system call that failed; and a server that takes no changes, as one does that is no
+# longer, or not yet, the primary, or whose disk is about to be full.
+_PASSING: Final = frozenset({"55P03", "55006", "57014", "58000", "58030", READ_ONLY})
 
 # Errors without an SQLSTATE have nothing but their text. These parts of it come from asyncpg and
 # psycopg themselves; libpq appends its own words, which depend on the locale.
@@ -38,6 +52,8 @@ _PSYCOPG_LOSS: Final = (
     "consuming input failed",
     "flushing failed",
 )
+# What encoders raise for values that they do not know.
+_NO_SUCH_FORM: Final = (TypeError, ValueError, ArithmeticError, AttributeError, struct.error)
 
 
 class TransactionAbortedError(PgqException, RuntimeError):
@@ -95,10 +111,37 @@ def is_server_unavailable(exc: BaseException) -> bool:
     return (
         is_connection_lost(exc)
         or isinstance(exc, TimeoutError)
-        or sqlstate_of(exc) == _TOO_MANY_CONNECTIONS
+        or (sqlstate_of(exc) or "").startswith(_RESOURCES_CLASS)
         # During a failover no server may be the primary.
         or _is_a(exc, "asyncpg", "TargetServerAttributeNotMatched")
     )
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Whether a statement that failed with *exc* may succeed a while later, unchanged.
+
+    False for what somebody has to mend: missing rights, missing tables, wrong values. A statement
+    whose connection was lost may have taken effect, any other of these did not.
+    """
+    code = sqlstate_of(exc) or ""
+    return is_server_unavailable(exc) or code.startswith(_ROLLBACK_CLASS) or code in _PASSING
+
+
+def is_unsendable(exc: BaseException) -> bool:
+    """Whether *exc* says that a value has no form in which it could be sent; nothing was sent."""
+    if sqlstate_of(exc) is not None or is_connection_lost(exc):
+        return False
+    # asyncpg's DataError of its own encoders is a ValueError, as are pydantic's errors.
+    return isinstance(exc, _NO_SUCH_FORM) or any(
+        _is_a(exc, "psycopg", name) for name in ("DataError", "ProgrammingError")
+    )
+
+
+def described(exc: BaseException) -> str:
+    """The class of *exc* and the first line of its message, for a log."""
+    # Not str(): asyncpg's fails where there is no message.
+    message = ", ".join(str(part) for part in exc.args).partition("\n")[0]
+    return f"{type(exc).__qualname__}: {message}" if message else type(exc).__qualname__
 
 
 def _is_a(exc: BaseException, library: str, name: str) -> bool:

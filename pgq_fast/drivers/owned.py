@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias
 from pgq_fast.connections import asyncpg_arguments, listener_source, psycopg_arguments
 from pgq_fast.drivers.asyncpg import AsyncpgDriver
 from pgq_fast.drivers.base import Driver, NotifyCallback, Row, Transaction
-from pgq_fast.drivers.failures import is_connection_lost, is_server_unavailable, sqlstate_of
+from pgq_fast.drivers.failures import (
+    READ_ONLY,
+    described,
+    is_connection_lost,
+    is_server_unavailable,
+    sqlstate_of,
+)
 from pgq_fast.drivers.listeners import Listeners, ReconnectCallback, ReconnectCallbacks
 from pgq_fast.drivers.pooling import report_polling
 from pgq_fast.drivers.psycopg import PsycopgDriver
@@ -251,6 +257,10 @@ class OwnedDriver(Driver):
             return None
         return timedelta(seconds=settings.poll_interval)
 
+    def sibling(self) -> OwnedDriver:
+        """Another driver to the same database, with connections of its own."""
+        return OwnedDriver(self._dsn, self._kind, self._settings)
+
     def _current_settings(self) -> ConnectionSettings:
         return self._settings or ConnectionSettings()
 
@@ -404,8 +414,15 @@ class OwnedDriver(Driver):
     async def _call(self, run: Callable[[AsyncpgDriver | PsycopgDriver], Awaitable[T]]) -> T:
         async with self._turn("_lock"):
             driver = await self._connected()
-            async with self._naming_losses():
-                return await run(driver)
+            try:
+                async with self._naming_losses():
+                    return await run(driver)
+            except Exception as error:
+                if sqlstate_of(error) == READ_ONLY:
+                    # A session stays so, however the server or its settings change: the next one
+                    # may lead to the new primary.
+                    await self._drop_statements()
+                raise
 
     async def _connected(self) -> AsyncpgDriver | PsycopgDriver:
         """The driver of the statement connection, a new one where the old one is lost."""
@@ -530,14 +547,18 @@ class OwnedDriver(Driver):
         return True
 
     async def _listen_again(self) -> None:
-        while True:
+        for delay in reconnect_delays():
             try:
                 session = await self._reopen(listens=True)
             except DriverClosedError:
                 raise
             except Exception as error:
                 # Nobody waits here who could be told. The statements tell.
-                logger.warning("No connection to listen for NOTIFYs: %s", type(error).__qualname__)
+                logger.warning(
+                    "No connection to listen for NOTIFYs, next attempt in %g s: %s",
+                    RECONNECT_DELAY_LIMIT,
+                    type(error).__qualname__,
+                )
                 await asyncio.sleep(RECONNECT_DELAY_LIMIT)
                 continue
             async with self._listening_lock:
@@ -546,10 +567,13 @@ class OwnedDriver(Driver):
                 try:
                     await self._listen_on(session, self._listeners.channels())
                 except Exception as error:
-                    logger.info("LISTEN failed: %s", type(error).__qualname__)
-                    continue
-                self._listening = session
-            return
+                    failure = error
+                else:
+                    self._listening = session
+                    return
+            # Not under the lock: whoever adds a listener need not wait for this.
+            logger.warning("LISTEN failed, next attempt in %.1f s: %s", delay, described(failure))
+            await asyncio.sleep(delay)
 
 
 class _ChannelRelay:

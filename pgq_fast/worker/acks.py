@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
-from pydantic_core import PydanticSerializationError
-
-from pgq_fast.drivers.failures import sqlstate_of
+from pgq_fast.drivers.failures import described, is_unsendable, sqlstate_of
+from pgq_fast.errors import UnrecordableOutcomeError
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.logconfig import logger
-from pgq_fast.models import Job, TracebackRecord
+from pgq_fast.models import Job, TracebackRecord, utc_now
 from pgq_fast.tasks import wait_for_event
-from pgq_fast.types import JOB_STATUS, JobId, QueueManagerId
+from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
 
 ACK_ROWS: Final = 1000
 """Outcomes that are sent without further delay: beyond, a statement costs what its rows cost."""
@@ -41,17 +40,61 @@ LONGEST_PAUSE: Final = 5.0
 NEVER_AGAIN: Final = 2**31
 """More attempts than a job can have."""
 
+PORTION_CHARACTERS: Final = 2**23
+"""Of the tracebacks that one statement stores: all values of a statement together have less than a
+gigabyte."""
+
 CLOSING_ATTEMPTS: Final = 5
 """Attempts to send the last outcomes of a worker that stops."""
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a value cannot be stored, however often it is sent: it has no JSON form, the server
-    refuses it (SQLSTATE class 22), or it exceeds a limit of the server's (class 54).
+    """Whether a value cannot be stored, however often it is sent: it has no form that the driver
+    could send, the server refuses it (SQLSTATE class 22), or it exceeds a limit of the server's
+    (class 54).
     """
-    return isinstance(error, PydanticSerializationError) or (sqlstate_of(error) or "").startswith(
-        ("22", "54")
+    code = sqlstate_of(error)
+    return is_unsendable(error) if code is None else code.startswith(("22", "54"))
+
+
+def is_attempts(value: object) -> bool:
+    """Whether a job can have had *value* attempts."""
+    return isinstance(value, int) and 0 <= value < NEVER_AGAIN
+
+
+def stand_in(job_id: JobId, owner: QueueManagerId, job: Job | None = None) -> Job:
+    """What can take the place of a job in its outcome: of *job*, only what makes sense is kept."""
+    known = {} if job is None else vars(job)
+    attempts, entrypoint = known.get("attempts"), known.get("entrypoint")
+    now = utc_now()
+    return Job.model_construct(
+        id=job_id,
+        priority=0,
+        created=now,
+        updated=now,
+        heartbeat=now,
+        execute_after=now,
+        status="picked",
+        entrypoint=QueueEntrypoint(entrypoint if isinstance(entrypoint, str) else ""),
+        payload=None,
+        attempts=attempts if isinstance(attempts, int) and is_attempts(attempts) else 0,
+        queue_manager_id=owner,
+        headers=None,
     )
+
+
+def _portions(items: Sequence[Outcome | Retry]) -> Iterator[list[Outcome | Retry]]:
+    """*items* in statements' worth, as their tracebacks may be long."""
+    portion: list[Outcome | Retry] = []
+    characters = 0
+    for item in items:
+        if isinstance(item.record, TracebackRecord):
+            characters += len(item.record.exception_message) + len(item.record.traceback)
+            if characters > PORTION_CHARACTERS and portion:
+                yield portion
+                portion, characters = [], 0
+        portion.append(item)
+    yield portion
 
 
 class Acknowledger:
@@ -162,7 +205,7 @@ class Acknowledger:
                     "Could not acknowledge %d job(s), next attempt in %.1f s: %s",
                     len(self),
                     pause,
-                    error,
+                    described(error),
                 )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -186,7 +229,7 @@ class Acknowledger:
                     await self._layout.finish(self._sending_ids, self._owner)
                     self._sending_ids = []
                 if self._sending:
-                    await self._send(self._sending)
+                    await self._send()
             except BaseException:
                 self._waiting[:0] = self._sending
                 self.successes[:0] = self._sending_ids
@@ -236,21 +279,34 @@ class Acknowledger:
             try:
                 await self.flush()
             except Exception as error:
-                logger.warning("Could not acknowledge %d job(s): %s", len(self), error)
+                logger.warning("Could not acknowledge %d job(s): %s", len(self), described(error))
                 await asyncio.sleep(FIRST_PAUSE * 2**attempt)
             else:
                 return True
         return False
 
-    async def _send(self, items: Sequence[Outcome | Retry]) -> None:
-        try:
-            await self._send_together(items)
-        except Exception as error:
-            # The others must not wait for one that cannot be stored.
-            if not _is_refusal(error):
-                raise
-            for item in items:
-                await self._send_alone(item)
+    async def _send(self) -> None:
+        """Send what is being sent; what the server has is no longer in it."""
+        waiting: list[Outcome | Retry] = []
+        failure: Exception | None = None
+        for portion in list(_portions(self._sending)):
+            try:
+                await self._send_together(portion)
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                # The others must not wait for one that cannot be stored.
+                for item in portion:
+                    try:
+                        await self._send_alone(item)
+                    except Exception as problem:
+                        if not _is_refusal(problem):
+                            raise
+                        waiting.append(item)
+                        failure = problem
+        self._sending = waiting
+        if failure is not None:
+            raise failure
 
     async def _send_together(self, items: Sequence[Outcome | Retry]) -> None:
         outcomes = [item for item in items if isinstance(item, Outcome)]
@@ -262,15 +318,41 @@ class Acknowledger:
             self._retried(min(retry.delay for retry in retries))
 
     async def _send_alone(self, item: Outcome | Retry) -> None:
+        """Send *item* in the first of these forms that can be stored: as it is, without its record,
+        as the failure that it cannot be recorded.
+        """
+        job = item.job
+        facts = {"job_id": job.id, "entrypoint": job.entrypoint}
         try:
             await self._send_together([item])
+            return
         except Exception as error:
             if not _is_refusal(error):
                 raise
-            logger.error(
-                "The traceback record of job %s cannot be stored, it is logged without: %s",
-                item.job.id,
-                error,
-                extra={"job_id": item.job.id, "entrypoint": item.job.entrypoint},
-            )
-            await self._send_together([item._replace(record=None)])
+            problem = error
+        if item.record is not None:
+            try:
+                await self._send_together([item._replace(record=None)])
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                problem = error
+            else:
+                logger.error(
+                    "The traceback record of job %s cannot be stored, it is logged without: %s",
+                    job.id,
+                    described(problem),
+                    extra=facts,
+                )
+                return
+        logger.error(
+            "How job %s ended cannot be stored, it ends as an exception: %s",
+            job.id,
+            described(problem),
+            extra=facts,
+        )
+        record = TracebackRecord.from_exception(
+            UnrecordableOutcomeError(type(problem).__name__), job.id
+        )
+        plain = Outcome(stand_in(job.id, self._owner, job), "exception", record)
+        await self._send_together([plain])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pgq_fast.models import Context, Job
-from pgq_fast.types import JobId
+from pgq_fast.types import JobId, QueueEntrypoint
 
 
 class JobContext(Context):
@@ -23,6 +23,10 @@ class JobContext(Context):
     """Whether somebody asked to cancel the job."""
     task: asyncio.Task[None] | None = None
     """Where the job waits, once its handler does."""
+    entrypoint = QueueEntrypoint("")
+    """Of the job, once its handler waits."""
+    size = 0
+    """Bytes of its payload, likewise."""
     _scope: anyio.CancelScope | None = None
 
     def __init__(self, resources: MutableMapping[str, object], last_beat: float) -> None:

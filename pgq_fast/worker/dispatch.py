@@ -11,17 +11,24 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from pgq_fast import models, tracing
-from pgq_fast.errors import MalformedRowError, retry_request
+from pgq_fast.errors import (
+    MalformedRowError,
+    UnrecordableOutcomeError,
+    invalid_retry,
+    retry_request,
+)
 from pgq_fast.executors import EntrypointExecutor
 from pgq_fast.layouts.base import Outcome, Rejected, Retry
 from pgq_fast.logconfig import logger
-from pgq_fast.types import QueueEntrypoint
-from pgq_fast.worker.acks import Acknowledger
+from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint
+from pgq_fast.worker.acks import Acknowledger, is_attempts, stand_in
 from pgq_fast.worker.context import JobContext
 from pgq_fast.worker.observing import Observation
 from pgq_fast.worker.reused import ReusedTasks
+from pgq_fast.worker.watchdog import Culprit
 
 if TYPE_CHECKING:
     from pgq_fast.qm import QueueManager
@@ -74,7 +81,9 @@ class Dispatcher:
         self._tracer: tracing.TracingProtocol | None = None
         # Of each entrypoint, what to call, and whether with the context.
         self._calls: dict[QueueEntrypoint, tuple[Callable[..., Awaitable[None]], bool]] = {}
-        self._reused = None if EAGER else ReusedTasks(self._waits)
+        self._reused: ReusedTasks[tuple[models.Job, JobId]] | None = None
+        if not EAGER:
+            self._reused = ReusedTasks(lambda task, started: self._waits(task, *started))
 
     # -- Start --------------------------------------------------------------------------------
 
@@ -113,19 +122,21 @@ class Dispatcher:
         count = len(jobs)
         while position < count:
             contexts.starting = job = jobs[position]
+            # Here, as a handler may change its job.
+            job_id = job.id
             position += 1
             # Runs until the handler first waits; most of the cheap ones are through by then. Not
             # made by the loop, whose factory is the user's and which may not pass the argument.
-            task = new_task(run(job), loop=loop, eager_start=True)
+            task = new_task(run(job, job_id), loop=loop, eager_start=True)
             if not task.done():
-                self._waits(task, job)
+                self._waits(task, job, job_id)
             if stopping() or clock() >= deadline:
                 break
         return position
 
     async def _start_reusing(
         self,
-        tasks: ReusedTasks[models.Job],
+        tasks: ReusedTasks[tuple[models.Job, JobId]],
         jobs: Sequence[models.Job],
         position: int,
         deadline: float,
@@ -133,7 +144,7 @@ class Dispatcher:
         shutdown = self._manager.shutdown
         first = position
 
-        def next_run() -> tuple[models.Job, Coroutine[Any, Any, None]] | None:
+        def next_run() -> tuple[tuple[models.Job, JobId], Coroutine[Any, Any, None]] | None:
             nonlocal position
             if position == len(jobs) or (
                 position > first and (shutdown.is_set() or time.monotonic() >= deadline)
@@ -141,21 +152,24 @@ class Dispatcher:
                 return None
             self._contexts.starting = job = jobs[position]
             position += 1
-            return job, self._run(job)
+            return (job, job.id), self._run(job, job.id)
 
         await tasks.run_all(next_run)
         return position
 
-    def _waits(self, task: asyncio.Task[None], job: models.Job) -> None:
+    def _waits(self, task: asyncio.Task[None], job: models.Job, job_id: JobId) -> None:
         """The handler of *job* has begun to wait, in *task*."""
         contexts = self._contexts
-        context = contexts.get(job.id)
+        context = contexts.get(job_id)
         if context is None:
-            contexts[job.id] = context = JobContext(contexts.resources, contexts.since)
+            contexts[job_id] = context = JobContext(contexts.resources, contexts.since)
         context.task = task
+        context.entrypoint = job.entrypoint
         contexts.starting = None
-        if job.payload is not None:
-            self.waiting_bytes += len(job.payload)
+        payload: object = job.payload
+        if isinstance(payload, bytes):
+            context.size = len(payload)
+            self.waiting_bytes += context.size
 
     async def close(self) -> None:
         """Wait for the jobs that are still running."""
@@ -174,8 +188,11 @@ class Dispatcher:
 
     # -- Run ----------------------------------------------------------------------------------
 
-    async def _run(self, job: models.Job) -> None:
-        """Run the handler and put down how it ended."""
+    async def _run(self, job: models.Job, job_id: JobId) -> None:
+        """Run the handler and put down how it ended.
+
+        *job_id* is that of *job*, which is the handler's to change.
+        """
         contexts = self._contexts
         try:
             found = self._calls.get(job.entrypoint)
@@ -183,26 +200,26 @@ class Dispatcher:
                 found = self._calls[job.entrypoint] = self._call_of(job.entrypoint)
             call, takes_context = found
             if self._tracer is not None:
-                arguments = (job, contexts[job.id]) if takes_context else (job,)
+                arguments = (job, contexts[job_id]) if takes_context else (job,)
                 await self._run_traced(self._tracer, call, arguments)
             elif takes_context:
-                await call(job, contexts[job.id])
+                await call(job, contexts[job_id])
             else:
                 await call(job)
         except Exception as error:
-            self._leave(job)
-            await self._failed(job, error)
+            self._leave(job, job_id)
+            self._acks.put(await self._failed(job, job_id, error))
         except BaseException as error:
-            self._leave(job)
+            self._leave(job, job_id)
             if self.cancels(error):
-                self._acks.put(Outcome(job, "canceled", None))
+                self._acks.put(Outcome(self._as_claimed(job, job_id), "canceled", None))
             raise
         else:
-            context = self._leave(job) if contexts or self._displaced else None
+            context = self._leave(job, job_id) if contexts or self._displaced else None
             if context is not None and context.cancel_called:
-                self._acks.put(Outcome(job, "canceled", None))
+                self._acks.put(Outcome(self._as_claimed(job, job_id), "canceled", None))
             else:
-                self._successes.append(job.id)
+                self._successes.append(job_id)
         finally:
             self.ended += 1
             if contexts.starting is not job and not self._acks.noticed:
@@ -237,29 +254,41 @@ class Dispatcher:
                 context = next((other for other in self._displaced if other.task is task), None)
         return context is not None and context.cancel_called
 
-    def _leave(self, job: models.Job) -> JobContext | None:
+    def _leave(self, job: models.Job, job_id: JobId) -> JobContext | None:
         """Forget this run of *job*; its context, where it has one.
 
         A later run of the same job, after a rescue, has a context of its own.
         """
         contexts = self._contexts
-        context = contexts.get(job.id)
+        context = contexts.get(job_id)
         if contexts.starting is job:
             # It never waited.
             if context is not None:
-                del contexts[job.id]
+                del contexts[job_id]
             return context
         task = asyncio.current_task()
-        if job.payload is not None:
-            self.waiting_bytes -= len(job.payload)
         if context is not None and context.task is task:
-            del contexts[job.id]
+            del contexts[job_id]
         else:
             (context,) = (other for other in self._displaced if other.task is task)
             self._displaced.remove(context)
+        self.waiting_bytes -= context.size
         if not contexts:
             self._none_waits.set()
         return context
+
+    def running(self, task: asyncio.Task[object] | None) -> Culprit | None:
+        """The job whose handler runs in *task* or, where none does, the one that is being started.
+
+        Other threads may ask.
+        """
+        contexts = self._contexts
+        # Copied in one step, which no other thread can interrupt.
+        for job_id, context in list(contexts.items()):
+            if context.task is task:
+                return Culprit(context.entrypoint, job_id)
+        starting = contexts.starting
+        return None if starting is None else Culprit(starting.entrypoint, starting.id)
 
     def displace(self, jobs: Sequence[models.Job]) -> None:
         """Make room for *jobs* where earlier runs of them have not ended yet.
@@ -325,15 +354,38 @@ class Dispatcher:
         if not started:
             await call(*arguments)
 
-    async def _failed(self, job: models.Job, error: Exception) -> None:
-        """Retry the job if *error* asks for it, else record the failure."""
+    async def _failed(self, job: models.Job, job_id: JobId, error: Exception) -> Outcome | Retry:
+        """How *job* ends by *error*: as a retry if that asks for one, else as a failure.
+
+        Never fails itself, whatever the handler raised: a job without an outcome would stay picked.
+        """
+        job = self._as_claimed(job, job_id)
+        try:
+            return await self._outcome_of(job, error)
+        except Exception as problem:
+            unrecordable = UnrecordableOutcomeError(type(problem).__name__)
+            logger.error(
+                "How job %s of %s ended cannot be recorded; it ends as an exception",
+                job_id,
+                job.entrypoint,
+                exc_info=problem,
+                extra={"job_id": job_id, "entrypoint": job.entrypoint},
+            )
+            return Outcome(
+                job, "exception", models.TracebackRecord.from_exception(unrecordable, job_id)
+            )
+
+    async def _outcome_of(self, job: models.Job, error: Exception) -> Outcome | Retry:
         retry = retry_request(error)
         if retry is None:
             executor = self._manager.entrypoint_registry[job.entrypoint]
-            await self._manager.log_failure(job, executor, error, self._acks)
-            return
+            ended = _Ended()
+            await self._manager.log_failure(job, executor, invalid_retry(error) or error, ended)
+            # Of this job, whatever was told of another one.
+            return ended.outcome._replace(job=job)
         if retry is not error:
             retry.__cause__ = error
+        reason: object = retry.reason
         logger.info(
             "Job %s of %s is retried in %s (attempt %d)",
             job.id,
@@ -355,10 +407,10 @@ class Dispatcher:
                 "queue_manager_id": self._manager.queue_manager_id,
                 "attempt": job.attempts,
                 "retry_delay": str(retry.delay),
-                "reason": retry.reason,
+                "reason": None if reason is None else str(reason),
             },
         )
-        self._acks.put(Retry(job, retry.delay, record))
+        return Retry(job, retry.delay, record)
 
     def refuse(self, rejected: Rejected) -> None:
         """A row that is no job cannot run; it ends as an exception, or it would come again."""
@@ -366,22 +418,42 @@ class Dispatcher:
             f"the row of job {rejected.id} cannot be read: {rejected.reason}; "
             "see what wrote it, and enqueue the job again"
         )
-        now = models.utc_now()
-        # Stands in for the job in its outcome, which needs no more than id and owner.
-        job = models.Job.model_construct(
-            id=rejected.id,
-            priority=0,
-            created=now,
-            updated=now,
-            heartbeat=now,
-            execute_after=now,
-            status="picked",
-            entrypoint=QueueEntrypoint(""),
-            payload=None,
-            queue_manager_id=self._manager.queue_manager_id,
-            headers=None,
-        )
+        owner = self._manager.queue_manager_id
         record = models.TracebackRecord.from_exception(
-            error, rejected.id, {"queue_manager_id": self._manager.queue_manager_id}
+            error, rejected.id, {"queue_manager_id": owner}
         )
-        self._acks.put(Outcome(job, "exception", record))
+        self._acks.put(Outcome(stand_in(rejected.id, owner), "exception", record))
+
+    def _as_claimed(self, job: models.Job, job_id: JobId) -> models.Job:
+        """*job*, or what stands in for it in its outcome where the handler changed who it is."""
+        known = vars(job)
+        if (
+            known.get("id") is job_id
+            and is_attempts(known.get("attempts"))
+            and isinstance(known.get("entrypoint"), str)
+            and isinstance(known.get("queue_manager_id"), UUID | None)
+        ):
+            return job
+        return stand_in(job_id, self._manager.queue_manager_id, job)
+
+
+class _Ended:
+    """The sink of one job's failure."""
+
+    def __init__(self) -> None:
+        self._outcome: Outcome | None = None
+
+    async def add(self, item: tuple[models.Job, JOB_STATUS, models.TracebackRecord | None]) -> None:
+        """Take the outcome."""
+        self._outcome = Outcome(*item)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was taken.
+
+        Raises:
+            LookupError: Nothing was.
+        """
+        if self._outcome is None:
+            raise LookupError("log_failure reported no outcome")
+        return self._outcome

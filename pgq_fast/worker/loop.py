@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pgq_fast import models
 from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
-from pgq_fast.drivers.failures import is_connection_lost
+from pgq_fast.drivers.failures import described, is_passing
 from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.layouts.base import Claim
+from pgq_fast.layouts.renewal import renewal
 from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
@@ -38,9 +39,13 @@ from pgq_fast.worker.dispatch import Dispatcher
 from pgq_fast.worker.observing import Observation, ObservedLayout
 from pgq_fast.worker.pace import Pace
 from pgq_fast.worker.port import worker_layout
+from pgq_fast.worker.watchdog import Siblings, Watchdog
 
 if TYPE_CHECKING:
     from pgq_fast.qm import QueueManager
+
+CLAIMING: Final = "claim jobs"
+PROBING: Final = "look at the queue"
 
 DISPATCH_SLICE: Final = 0.005
 """Seconds that jobs are started in a row before timers and other tasks get their turn."""
@@ -52,8 +57,13 @@ smaller one takes less than the claim's turn on the loop."""
 LISTENER_CHECK: Final = timedelta(seconds=10)
 """Between two looks at whether notifications arrive, and how long one may take."""
 
-RECONNECT_PAUSE: Final = 0.2
-"""Seconds before the next claim after a lost connection; the driver has a backoff of its own."""
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between attempts while the server fails; each pause is twice as long as the one before.
+To lost connections, the driver adds a backoff of its own."""
+
+RELEASES: Final = 4
+"""Attempts to give back what was claimed when a run ends."""
 
 RENEWALS: Final = 4
 """Heartbeats within a heartbeat timeout for claimed jobs that wait to be started."""
@@ -107,6 +117,8 @@ class Worker:
         self.ended_at_batch = 0
         self.wake_at_delete = False
         self.orphans_possible = False
+        # By what fails at present: the last pause, in seconds.
+        self._pauses: dict[str, float] = {}
         self.next_rescue = 0.0
         self.renew_after = (
             heartbeat_timeout.total_seconds() / RENEWALS
@@ -131,13 +143,16 @@ class Worker:
             asyncio.create_task(task, name=f"pgq_fast {name}")
             for name, task in self._background().items()
         ]
+        watchdog = self._watchdog()
+        if watchdog is not None:
+            watchdog.start()
         try:
             await self._claim_and_start()
         except Exception as error:
             await self._raise_layout_mismatch(error)
             raise
         finally:
-            await self._protect(self._close())
+            await self._protect(self._close(watchdog))
             for task in (stop, *background):
                 await cancel_and_wait(task)
             if isinstance(driver, ReconnectNotifier):
@@ -153,12 +168,26 @@ class Worker:
         from pgq_fast.schema.layout import mismatch_behind
 
         queries = self.manager.queries
-        # Other repositories have no layouts.
-        settings = getattr(getattr(queries, "qbq", None), "settings", None)
-        if isinstance(settings, DBSettings):
+        settings = self._settings()
+        if settings is not None:
             mismatch = await mismatch_behind(error, queries.driver, settings)
             if mismatch is not None:
                 raise mismatch from error
+
+    def _settings(self) -> DBSettings | None:
+        """Those of the queue; None of a repository that has no layouts."""
+        settings = getattr(getattr(self.manager.queries, "qbq", None), "settings", None)
+        return settings if isinstance(settings, DBSettings) else None
+
+    def _watchdog(self) -> Watchdog | None:
+        """What sends heartbeats while the loop is blocked: it has to know where to connect."""
+        driver, settings = self.manager.queries.driver, self._settings()
+        if not isinstance(driver, Siblings) or settings is None:
+            return None
+        timeout = self.heartbeat_timeout.total_seconds()
+        if timeout <= 0:
+            return None
+        return Watchdog(driver, renewal(settings, self.owner), timeout, self.dispatcher.running)
 
     def _background(self) -> dict[str, Coroutine[Any, Any, None]]:
         manager = self.manager
@@ -189,7 +218,10 @@ class Worker:
     async def _watch_listener(self) -> None:
         try:
             await upkeep.watch_listener(
-                self.manager.listener_healthy, LISTENER_CHECK, self.shutdown_on_listener_failure
+                self.manager.listener_healthy,
+                LISTENER_CHECK,
+                self.shutdown_on_listener_failure,
+                self._passes,
             )
         except Exception:
             self.manager.shutdown.set()
@@ -222,7 +254,8 @@ class Worker:
                 claim = await self.upcoming
                 self.upcoming = None
             if claim is None:
-                await wait_for_event(self.wake, RECONNECT_PAUSE)
+                # Whatever is notified meanwhile: nothing can be claimed, and nobody is to insist.
+                await wait_for_event(self.manager.shutdown, self._pauses[CLAIMING])
                 continue
             self.acks.set_patient(claim.full and not self.wake_at_delete)
             if claim.full and self._may_claim_ahead(claim.found):
@@ -263,7 +296,7 @@ class Worker:
             self.dispatcher.wake_at_end = False
 
     async def _claim(self, wanted: int) -> Claim | None:
-        """The next jobs; None where the connection was lost and the driver is replacing it."""
+        """The next jobs; None where the server failed and is to be asked again after a pause."""
         now = time.monotonic()
         stale_after = None
         if now >= self.next_rescue and self.heartbeat_timeout > timedelta(0):
@@ -282,20 +315,35 @@ class Worker:
                     ending,
                 )
         except Exception as error:
-            if not self._replaces(error):
-                raise
-            logger.warning("Lost the connection while claiming jobs: %s", error)
+            self._must_pass(error, CLAIMING)
             self.orphans_possible = True
             self.next_rescue = 0.0
             return None
+        self._pauses.pop(CLAIMING, None)
         claim.since = now
         claim.full = claim.found >= wanted or (claim.found > 0 and claim.more)
         return claim
 
-    def _replaces(self, error: BaseException) -> bool:
-        """Whether the driver gets over *error* by itself."""
+    def _passes(self, error: BaseException) -> bool:
+        """Whether to wait until *error* is over: on connections of the worker's own."""
         driver = self.manager.queries.driver
-        return bool(getattr(driver, "owns_connections", False)) and is_connection_lost(error)
+        return bool(getattr(driver, "owns_connections", False)) and is_passing(error)
+
+    def _must_pass(self, error: Exception, purpose: str) -> float:
+        """Report that *purpose* failed and will be tried again.
+
+        Returns:
+            Seconds until then.
+
+        Raises:
+            Exception: *error*, which no waiting cures.
+        """
+        if not self._passes(error):
+            raise error
+        pause = min(2 * self._pauses.get(purpose, FIRST_PAUSE / 2), LONGEST_PAUSE)
+        self._pauses[purpose] = pause
+        logger.warning("Could not %s, next attempt in %.1f s: %s", purpose, pause, described(error))
+        return pause
 
     def _without_own(self, jobs: list[models.Job]) -> list[models.Job]:
         """*jobs* less those that run here: a late heartbeat makes a worker its own rescuer."""
@@ -353,11 +401,10 @@ class Worker:
                     list(self.limits()), self.owner, self.wake_at_delete
                 )
             except Exception as error:
-                if not self._replaces(error):
-                    raise
-                logger.warning("Lost the connection while probing the queue: %s", error)
-                await wait_for_event(self.wake, RECONNECT_PAUSE)
+                pause = self._must_pass(error, PROBING)
+                await wait_for_event(self.manager.shutdown, pause)
                 return
+            self._pauses.pop(PROBING, None)
             if idle and due is None and not self.wake.is_set():
                 self.manager.shutdown.set()
                 return
@@ -366,7 +413,7 @@ class Worker:
                 timeout = min(timeout, look_again.total_seconds())
             if draining and len(self.acks):
                 # A retry may be among what the server has not taken yet.
-                timeout = min(timeout, RECONNECT_PAUSE)
+                timeout = min(timeout, FIRST_PAUSE)
             await wait_for_event(self.wake, timeout)
         finally:
             self.dispatcher.wake_at_end = False
@@ -427,7 +474,12 @@ class Worker:
         try:
             alive = await self.layout.heartbeat(ids, self.owner)
         except Exception as error:
-            logger.warning("Could not send the heartbeat of %d job(s): %s", len(ids), error)
+            logger.warning(
+                "Could not send the heartbeat of %d job(s), next attempt in %.1f s: %s",
+                len(ids),
+                self.renew_after,
+                described(error),
+            )
             return set()
         lost = set(ids) - alive
         if lost:
@@ -466,20 +518,40 @@ class Worker:
 
     # -- End ----------------------------------------------------------------------------------
 
-    async def _close(self) -> None:
+    async def _close(self, watchdog: Watchdog | None) -> None:
         """Let started jobs end, send what became of them, give back the rest."""
+        try:
+            await self._finish()
+        finally:
+            if watchdog is not None:
+                await watchdog.stop()
+
+    async def _finish(self) -> None:
         if self.upcoming is not None:
             # What it brings is given back below.
             await asyncio.wait({self.upcoming})
             if not self.upcoming.cancelled() and (error := self.upcoming.exception()) is not None:
-                logger.warning("The last claim of the run failed: %s", error)
+                logger.warning("The last claim of the run failed: %s", described(error))
         await self.dispatcher.close()
         await self._quietly(self.layout.leave(self.owner), "say that this worker waits no more")
         if not await self.acks.close():
             # Releasing now would run jobs again that have ended. Others rescue what is left.
             logger.error("The server could not be told how the last jobs of this worker ended")
             return
-        await self._quietly(self._release(), "give back claimed jobs")
+        await self._quietly(self._give_back(), "give back claimed jobs")
+
+    async def _give_back(self) -> None:
+        for attempt in range(1, RELEASES):
+            try:
+                await self._release()
+            except Exception as error:
+                if not self._passes(error):
+                    raise
+                logger.info("Could not give back claimed jobs yet: %s", described(error))
+                await asyncio.sleep(FIRST_PAUSE * attempt)
+            else:
+                return
+        await self._release()
 
     async def _release(self) -> None:
         await self.layout.release(self.owner, [*self.manager.job_context, *self.acks.runs()])
@@ -507,4 +579,4 @@ class Worker:
         try:
             await step
         except Exception as error:
-            logger.warning("Could not %s at the end of the run: %s", purpose, error)
+            logger.warning("Could not %s at the end of the run: %s", purpose, described(error))

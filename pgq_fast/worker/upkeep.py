@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Final
 
+from pgq_fast.drivers.failures import described
 from pgq_fast.errors import FailingListenerError
 from pgq_fast.layouts.base import WorkerLayout
 from pgq_fast.logconfig import logger
@@ -50,7 +51,12 @@ async def beat(
         try:
             alive = await layout.heartbeat(list(due), owner)
         except Exception as error:
-            logger.warning("Could not send the heartbeat of %d job(s): %s", len(due), error)
+            logger.warning(
+                "Could not send the heartbeat of %d job(s), next attempt in %.1f s: %s",
+                len(due),
+                look,
+                described(error),
+            )
             continue
         for job_id, context in due.items():
             if job_id in alive:
@@ -66,9 +72,18 @@ async def beat(
 
 
 async def watch_listener(
-    check: Callable[[timedelta], Awaitable[object]], interval: timedelta, fatal: bool
+    check: Callable[[timedelta], Awaitable[object]],
+    interval: timedelta,
+    fatal: bool,
+    passes: Callable[[Exception], bool],
 ) -> None:
     """See every *interval* that notifications arrive, until cancelled.
+
+    Args:
+        check: Sends a notification, and waits for it as long as it is told.
+        interval: Between two looks, and how long one may take.
+        fatal: Whether it matters.
+        passes: Whether an error of *check* says nothing of the listener, and is soon over.
 
     Raises:
         FailingListenerError: They do not, and *fatal* says that this matters.
@@ -84,9 +99,15 @@ async def watch_listener(
                 interval.total_seconds(),
             )
         except Exception as error:
-            if fatal:
-                raise FailingListenerError(f"the listener cannot be probed: {error}") from error
-            logger.warning("Could not probe the listener: %s", error)
+            if fatal and not passes(error):
+                raise FailingListenerError(
+                    f"the listener cannot be probed: {described(error)}"
+                ) from error
+            logger.warning(
+                "Could not probe the listener, next attempt in %.0f s: %s",
+                interval.total_seconds(),
+                described(error),
+            )
         await asyncio.sleep(interval.total_seconds())
 
 
@@ -101,12 +122,17 @@ async def aggregate(
     An idle worker does not ask the server. After a failure the next turn catches up.
     """
     while True:
+        # Spread, so that workers started together do not ask together.
+        pause = interval.total_seconds() * random.uniform(0.8, 1.2)
         count = take_count()
         if count:
             try:
                 await aggregate_logs()
             except Exception as error:
                 put_back(count)
-                logger.warning("Could not aggregate the log: %s", error)
-        # Spread, so that workers started together do not ask together.
-        await asyncio.sleep(interval.total_seconds() * random.uniform(0.8, 1.2))
+                logger.warning(
+                    "Could not aggregate the log, next attempt in %.1f s: %s",
+                    pause,
+                    described(error),
+                )
+        await asyncio.sleep(pause)

@@ -14,8 +14,11 @@ import pytest
 from drivers.helpers import Administrator, eventually
 from pgq_fast.drivers.failures import (
     constraint_of,
+    described,
     is_connection_lost,
+    is_passing,
     is_server_unavailable,
+    is_unsendable,
     sqlstate_of,
 )
 from pgq_fast.errors import ConnectionLostError
@@ -135,6 +138,57 @@ def test_which_errors_to_connect_may_pass() -> None:
     assert is_server_unavailable(TimeoutError())
     assert not is_server_unavailable(asyncpg.InvalidPasswordError(""))
     assert not is_server_unavailable(psycopg.ProgrammingError("no such option"))
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ConnectionLostError(), True),
+        (TimeoutError(), True),
+        (asyncpg.DeadlockDetectedError(""), True),
+        (asyncpg.SerializationError(""), True),
+        (asyncpg.DiskFullError(""), True),
+        (asyncpg.LockNotAvailableError(""), True),
+        (asyncpg.QueryCanceledError(""), True),
+        (asyncpg.CannotConnectNowError(""), True),
+        (asyncpg.IdleSessionTimeoutError(""), True),
+        (asyncpg.ReadOnlySQLTransactionError(""), True),
+        (psycopg.errors.OutOfMemory(), True),
+        (psycopg.errors.IoError(), True),
+        (asyncpg.InsufficientPrivilegeError(""), False),
+        (asyncpg.UndefinedTableError(""), False),
+        (asyncpg.InvalidCatalogNameError(""), False),
+        (psycopg.errors.UniqueViolation(), False),
+        (psycopg.errors.UndefinedFile(), False),
+        (psycopg.errors.NumericValueOutOfRange(), False),
+        (psycopg.ProgrammingError("cannot adapt type"), False),
+        (ValueError(), False),
+        (asyncio.CancelledError(), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_which_errors_pass(error: BaseException, passes: bool) -> None:
+    assert is_passing(error) is passes
+
+
+async def test_values_that_cannot_be_sent(anydriver: Any) -> None:
+    """The errors that each library has for them; a statement that failed on the server was sent."""
+    for cast, value in {"int": "x", "text": "a\0b", "uuid": 5, "interval": object()}.items():
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each library has its own
+            await anydriver.fetch_rows(f"SELECT $1::{cast}", value)
+        refused = (sqlstate_of(caught.value) or "").startswith("22")
+        assert is_unsendable(caught.value) or refused, caught.value
+        assert not is_passing(caught.value)
+    for query in ("SELECT nothing_of_this_name", "SELECT 1 / 0"):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each library has its own
+            await anydriver.fetch_rows(query)
+        assert not is_unsendable(caught.value)
+
+
+def test_what_an_error_says() -> None:
+    assert described(ValueError("a", 5)) == "ValueError: a, 5"
+    assert described(asyncpg.QueryCanceledError("too long")) == "QueryCanceledError: too long"
+    assert described(asyncpg.QueryCanceledError()) == "QueryCanceledError"
 
 
 def test_codes_of_what_is_no_database_error() -> None:

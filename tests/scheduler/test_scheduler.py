@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+import psycopg
 import pytest
 
 from pgq_fast import sm
@@ -478,9 +480,15 @@ class Flaky:
 STATEMENTS = ["fetch_schedule", "update_schedule_heartbeat", "set_schedule_queued"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionLostError("gone"), asyncpg.LockNotAvailableError(""), psycopg.errors.DiskFull()],
+    ids=lambda error: type(error).__name__,
+)
 @pytest.mark.parametrize("statement", STATEMENTS)
-async def test_a_driver_that_reconnects_is_given_the_time(
+async def test_a_server_that_fails_for_a_while_is_given_the_time(
     statement: str,
+    error: Exception,
     manager: SchedulerManager,
     queries: InMemoryQueries,
     running: Running,
@@ -488,9 +496,9 @@ async def test_a_driver_that_reconnects_is_given_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queries.driver, "owns_connections", True, raising=False)
-    monkeypatch.setattr(sm, "RECONNECT_PAUSE", 0.05)
+    monkeypatch.setattr(sm, "FAILURE_PAUSE", 0.05)
     monkeypatch.setattr(sm, "HEARTBEAT_INTERVAL", 0.05)
-    flaky = Flaky(ConnectionLostError("gone"), getattr(queries, statement))
+    flaky = Flaky(error, getattr(queries, statement))
     monkeypatch.setattr(queries, statement, flaky)
     gate = Gate()
     manager.schedule("tick", EVERY_SECOND)(gate)

@@ -1,0 +1,291 @@
+"""Heartbeats while the event loop is blocked.
+
+A handler that computes, or calls what blocks, keeps the loop from sending heartbeats, and other
+workers would take its jobs for abandoned. So a thread looks at a clock that the loop sets:
+
+    watching -> (the clock stands still) -> renewing -> (it moves again) -> watching
+
+While it watches it has no connection, and costs a look at a number a few times within a heartbeat
+timeout. To renew, it opens a connection of its own, on an event loop of its own, and vouches for
+all that the worker holds until the clock moves; it closes the connection a while later, as what
+blocks once will often do so again. Nothing that the thread does can hold up the worker or its end.
+
+What it cannot help: code that holds the interpreter's lock all the time, such as an extension that
+computes without releasing it. The thread is held up like the loop then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+from pgq_fast.drivers.failures import described
+from pgq_fast.layouts.base import Statement
+from pgq_fast.logconfig import logger
+from pgq_fast.tasks import wait_for_event
+from pgq_fast.types import JobId, QueueEntrypoint
+
+LOOKS: Final = 16
+"""Looks at the clock within a heartbeat timeout; as often the loop sets it."""
+
+BLOCKED_AFTER: Final = 3
+"""Looks for which the clock stands still when the loop counts as blocked, and between two
+renewals. A job has been vouched for within the last half of the timeout, so this leaves a quarter
+of it to connect."""
+
+CLOSE_AFTER: Final = 2 * LOOKS
+"""Looks at a clock that moves after which the connection is closed."""
+
+FAREWELL: Final = 1.0
+"""Seconds that the end of a run waits for the thread at most."""
+
+
+class Culprit(NamedTuple):
+    """The job that keeps the loop from moving."""
+
+    entrypoint: QueueEntrypoint
+    job_id: JobId
+
+
+@runtime_checkable
+class Siblings(Protocol):
+    """A driver that knows where it connects to."""
+
+    def sibling(self) -> Siblings:
+        """Another driver to the same database, with connections of its own."""
+        ...
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run *query*."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class Watchdog:
+    """Sends the heartbeats of a worker while its loop does not; made on that loop.
+
+    Args:
+        driver: The worker's.
+        renewal: The statement that vouches for all that the worker holds.
+        timeout: Seconds of silence after which others take a worker for dead.
+        culprit: The job whose handler is running right now, if it is one; called in the thread.
+    """
+
+    def __init__(
+        self,
+        driver: Siblings,
+        renewal: Statement,
+        timeout: float,
+        culprit: Callable[[asyncio.Task[object] | None], Culprit | None],
+    ) -> None:
+        self._driver = driver
+        self._renewal = renewal
+        self._look = timeout / LOOKS
+        self._culprit_of = culprit
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._moved = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        # Of the present block; the thread writes them, and the loop reads and clears them.
+        self._blocked_by: Culprit | None = None
+        self._blocked_at = ""
+        self._stopped = threading.Event()
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="pgq_fast watchdog", daemon=True)
+        # Of the thread: what it renews with, where it has a connection.
+        self._own: _Connection | None = None
+
+    # -- On the worker's loop -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to watch."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            logger.warning(
+                "No heartbeats will be sent while the event loop is blocked: %s", described(error)
+            )
+        self._tick()
+
+    async def stop(self) -> None:
+        """End the thread, and wait a moment for it to close its connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stopped.set()
+        own = self._own
+        if own is not None:
+            own.interrupt()
+        if self._thread.is_alive():
+            await wait_for_event(self._ended, FAREWELL)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        stood = now - self._moved
+        self._moved = now
+        self._timer = self._loop.call_later(self._look, self._tick)
+        if self._blocked_at or stood >= (BLOCKED_AFTER + 1) * self._look:
+            logger.warning(
+                "The event loop was blocked for %.1f s by %s%s: no other job of this worker could "
+                "go on; move such work to a thread or a process",
+                stood,
+                _named(self._blocked_by),
+                self._blocked_at,
+                extra=_facts(self._blocked_by),
+            )
+        self._blocked_by, self._blocked_at = None, ""
+
+    # -- In the thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        idle = 0
+        beaten = 0.0
+        try:
+            while not self._stopped.wait(self._look):
+                moved = self._moved
+                now = time.monotonic()
+                if now - moved < BLOCKED_AFTER * self._look:
+                    idle += 1
+                    if idle >= CLOSE_AFTER:
+                        self._disconnect()
+                    continue
+                idle = 0
+                if now - beaten >= BLOCKED_AFTER * self._look:
+                    self._identify(moved)
+                    if self._renew():
+                        beaten = now
+        finally:
+            self._disconnect()
+            # The loop may have been closed by now.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _renew(self) -> bool:
+        try:
+            if self._own is None:
+                self._own = _Connection(self._driver.sibling())
+            # For longer than half a timeout it would be too late, and another connection may be
+            # luckier.
+            self._own.send(self._renewal, LOOKS / 2 * self._look)
+        except asyncio.CancelledError:
+            return False
+        except Exception as error:
+            self._disconnect()
+            if not self._stopped.is_set():
+                self._say(
+                    "Could not send heartbeats for the blocked event loop, next attempt in %.1f s: "
+                    "%s",
+                    self._look,
+                    described(error),
+                )
+            return False
+        return True
+
+    def _disconnect(self) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
+
+    def _identify(self, moved: float) -> None:
+        """See what blocks the loop, and say so the first time."""
+        first = not self._blocked_at
+        culprit = self._culprit_of(asyncio.current_task(self._loop))
+        frame = sys._current_frames().get(self._loop_thread)
+        at = "" if frame is None else f" in {frame.f_code.co_qualname} ({_place(frame)})"
+        if self._moved != moved:
+            # It went on meanwhile: what was seen may be innocent.
+            return
+        self._blocked_by, self._blocked_at = culprit, at or " "
+        if first:
+            self._say(
+                "The event loop has been blocked for %.1f s by %s%s: heartbeats are sent from "
+                "outside until it goes on",
+                time.monotonic() - moved,
+                _named(culprit),
+                at,
+                facts=_facts(culprit),
+            )
+
+    @staticmethod
+    def _say(message: str, *args: object, facts: dict[str, object] | None = None) -> None:
+        """Log a warning, in a thread of its own: a handler of the log may be what is blocked."""
+        threading.Thread(
+            target=logger.warning, args=(message, *args), kwargs={"extra": facts or {}}, daemon=True
+        ).start()
+
+
+class _Connection:
+    """*driver*, used by a thread that has no event loop.
+
+    Its loop only runs during a call: nothing is lost by that, as nobody else talks to the server.
+    """
+
+    def __init__(self, driver: Siblings) -> None:
+        self._driver = driver
+        # Not of the policy: it may be one that must not be used in a thread.
+        self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
+        self._sending: asyncio.Task[None] | None = None
+
+    def send(self, statement: Statement, patience: float) -> None:
+        """Run *statement*, which may take *patience* seconds.
+
+        Raises:
+            TimeoutError: It took longer.
+            Exception: What the driver raised.
+        """
+
+        async def sending() -> None:
+            self._sending = asyncio.current_task()
+            async with asyncio.timeout(patience):
+                await self._driver.execute(statement.query, *statement.args)
+
+        try:
+            self._runner.run(sending())
+        finally:
+            self._sending = None
+
+    def interrupt(self) -> None:
+        """Cut ``send`` short; called in another thread."""
+        sending = self._sending
+        if sending is not None:
+            # Closed by now, its loop takes no call.
+            with contextlib.suppress(RuntimeError):
+                sending.get_loop().call_soon_threadsafe(sending.cancel)
+
+    def close(self) -> None:
+        """Close the connection. Its loss harms nobody, so a failure is none."""
+
+        async def closing() -> None:
+            async with asyncio.timeout(FAREWELL):
+                await self._driver.close()
+
+        try:
+            self._runner.run(closing())
+        except Exception as error:
+            logger.debug("Closing the watchdog's connection failed: %s", described(error))
+        finally:
+            self._runner.close()
+
+
+def _named(culprit: Culprit | None) -> str:
+    if culprit is None:
+        return "something that is no job"
+    return f"job {culprit.job_id} of {culprit.entrypoint}"
+
+
+def _facts(culprit: Culprit | None) -> dict[str, object]:
+    if culprit is None:
+        return {}
+    return {"job_id": culprit.job_id, "entrypoint": culprit.entrypoint}
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -171,13 +171,23 @@ def register(pgq: PgQueuer, journal: Journal, options: dict[str, Any]) -> None:
     async def slow(job: Job) -> None:
         await asyncio.sleep(SLOW)
 
+    def is_first(job: Job) -> bool:
+        """Whether this is the first run of *job*, on whatever worker."""
+        try:
+            Path(options["journal"]).with_name(f"first-{job.id}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
     async def blocking(job: Job) -> None:
-        time.sleep(options["block"])  # noqa: ASYNC251 - that is the fault
+        # A connection of the user's has no heartbeats meanwhile, so the job is taken over: it
+        # would be for ever, if it blocked each time.
+        if is_first(job) or options["driver"].startswith("owned-"):
+            time.sleep(options["block"])  # noqa: ASYNC251 - that is the fault
 
     async def hungry(job: Job) -> None:
         # Once: what runs anew must not end the next worker too.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(f"{options['journal']}.hungry-{job.id}", os.O_CREAT | os.O_EXCL))
+        if is_first(job):
             await exhaust_memory()
 
     add(plain)

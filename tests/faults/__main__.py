@@ -65,10 +65,10 @@ def planned(options: argparse.Namespace, seed: str) -> Iterator[tuple[str, str, 
     """Kind, layout, driver and seed of each round."""
     chance = random.Random(seed)
     for number in range(options.rounds) if options.minutes is None else itertools.count():
-        rounds = list(itertools.product(options.kinds, options.layouts, options.drivers))
+        rounds = list(itertools.product(options.drivers, options.kinds, options.layouts))
         if options.minutes is not None:
             chance.shuffle(rounds)
-        for kind, layout, driver in rounds:
+        for driver, kind, layout in rounds:
             yield kind, layout, driver, f"{seed}+{number}" if number else seed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import math
@@ -17,9 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-
-END_TIMEOUT: Final = 60.0
-"""Seconds within which a process that was asked to end has ended."""
 
 NUMBER: Final = "NUMBER"
 """Stands in a DSN for that of the process."""
@@ -114,14 +110,6 @@ class Member:
         self.asked_to_end = True
         if self.alive:
             self.process.terminate()
-
-    async def ended(self) -> int:
-        """Wait for its end; the exit code.
-
-        Raises:
-            subprocess.TimeoutExpired: It does not end.
-        """
-        return await asyncio.to_thread(self.process.wait, END_TIMEOUT)
 
     def events(self) -> Iterator[list[Any]]:
         """The lines of its journal; the last one may have been cut off."""

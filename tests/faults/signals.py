@@ -29,8 +29,8 @@ async def terminate(stage: Stage) -> None:
     victim = stage.random.choice(list(running))
     victim.ask_to_end()
     stage.start_worker()
-    code = await victim.ended()
-    if code != 0:
+    await stage.until(f"worker {victim.number} to end", lambda: not victim.alive)
+    if (code := victim.process.returncode) != 0:
         stage.problems.append(f"worker {victim.number} ended with {code} at SIGTERM")
     if left := open_runs(victim):
         stage.problems.append(f"worker {victim.number} left {left} jobs when it ended")

@@ -145,8 +145,10 @@ class Soak:
             # Before, it knows of no signals.
             await stage.until("a producer", producer.journal.exists)
             producer.ask_to_end()
-            await guest.ended()
-            await producer.ended()
+            await stage.until(
+                "the end of both",
+                lambda: not (guest.alive or producer.alive),  # noqa: B023
+            )
 
     def _sample(self, stage: Stage) -> None:
         with stage.connect() as connection:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import itertools
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,7 +19,7 @@ import psycopg
 
 from faults.account import Account, Clock, Tables, counts, take, wall_offset
 from faults.crew import NUMBER, Crew, Member, Strike
-from faults.pulse import watch
+from faults.pulse import Patience, watch
 from faults.server import Server
 from pgq_fast.drivers.owned import OwnedDriver
 from pgq_fast.queries import Queries
@@ -246,9 +245,9 @@ class Stage:
         Raises:
             RoundFailed: It does not, for *patience* seconds.
         """
-        deadline = time.monotonic() + patience
+        waiting = Patience(patience)
         while not (found := check()):
-            if time.monotonic() > deadline:
+            if waiting.ran_out():
                 raise RoundFailed(f"waited {patience:.0f} s for {what}")
             await asyncio.sleep(0.02)
         return found
@@ -415,12 +414,12 @@ class Stage:
     async def _probe(self) -> None:
         """See that every worker works, and is told that there is something to do."""
         asked: dict[int, float] = {}
-        deadline = time.monotonic() + PATIENCE
+        waiting = Patience(PATIENCE)
         while missing := [m for m in self.crew.working if m.number not in self._probed(asked)]:
             for member in missing:
                 if member.number not in asked:
                     asked[member.number] = await self.enqueue(f"probe-{member.number}")
-            if time.monotonic() > deadline:
+            if waiting.ran_out():
                 raise RoundFailed(f"worker {missing[0].number} is alive, and does not work")
             await asyncio.sleep(0.05)
 
@@ -451,18 +450,15 @@ class Stage:
             await self._ended_well(member)
 
     async def _ended_well(self, member: Member) -> None:
-        try:
-            code = await member.ended()
-        except subprocess.TimeoutExpired:
-            raise RoundFailed(f"{member.role} {member.number} does not end at SIGTERM") from None
-        if code != 0:
+        await self.until(f"{member.role} {member.number} to end", lambda: not member.alive)
+        if (code := member.process.returncode) != 0:
             self.problems.append(
                 f"{member.role} {member.number} ended with {code} at SIGTERM, {member.error()}"
             )
 
     async def _drained(self) -> None:
         """Wait until nothing is left that can run."""
-        last, since = -1, time.monotonic()
+        last, waiting = -1, Patience(PATIENCE)
         with self.connect() as connection:
             while True:
                 row = connection.execute(
@@ -472,9 +468,8 @@ class Stage:
                 assert row is not None
                 if row[0] == 0:
                     return
-                now = time.monotonic()
                 if row[0] != last:
-                    last, since = row[0], now
-                elif now - since > PATIENCE:
+                    last, waiting = row[0], Patience(PATIENCE)
+                elif waiting.ran_out():
                     raise RoundFailed(f"{last} jobs are left, and nobody runs them")
                 await asyncio.sleep(0.1)

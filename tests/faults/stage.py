@@ -155,6 +155,7 @@ class Result:
 
     @property
     def problems(self) -> list[str]:
+        """What is not as it has to be."""
         return self.account.problems
 
     def as_json(self) -> dict[str, Any]:
@@ -294,6 +295,7 @@ class Stage:
         account = Account()
         watch(lambda begin, end: self.pauses.append(Strike(begin, end)), lambda: self.ended)
         async with self._stack:
+            self._stack.callback(setattr, self, "ended", True)
             await self._set_up()
             keeper = asyncio.create_task(self._replace_ended())
             try:
@@ -321,7 +323,8 @@ class Stage:
                 keeper.cancel()
                 self._note_ended()
                 self.crew.end_all()
-                self.ended = True
+            if keeper.done() and not keeper.cancelled():
+                keeper.result()
             tables = await asyncio.to_thread(Tables.read, self.dsn)
             clock = None if self.kind.faked_clock else Clock.measured(offset)
             account = take(self.crew.members, self.probes, tables, self.pauses, clock)

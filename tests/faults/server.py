@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import Final, Literal
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
-from pgq_fast.embedded import _binaries, _group_of, _Server
+from pgq_fast.embedded import _binaries, _Server
 from support.server import EMBEDDED_SETTINGS, embedded_version, with_database
 
 HOST: Final = "127.0.0.1"
@@ -117,22 +115,8 @@ class Server(_Server):
             part for name, value in own.items() for part in ("-c", f"{name}={value}")
         ]
 
-    def _spawn(self, command: list[str], *, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        if not self._environment:
-            return super()._spawn(command, output=output)
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return subprocess.Popen(
-            [str(self._installation / "bin" / command[0]), *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=self._folder,
-            env={**ours, **self._environment},
-            user=self._account,
-            group=None if self._account is None else _group_of(self._account),
-            extra_groups=None if self._account is None else [],
-            start_new_session=True,
-        )
+    def _variables(self) -> dict[str, str]:
+        return {**super()._variables(), **self._environment}
 
 
 @contextlib.contextmanager

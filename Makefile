@@ -13,7 +13,12 @@
 #   make bench COMPARE=FILE.json   ... beside an earlier run
 #   make instructions              instructions of the kernels against bench/instructions.json
 #   make instructions-update       ... which this writes
-#   make results                   docs/results.md and its plots, from bench/results/*.json
+#   make results                   docs/results.md and its plots, from bench/results/*.json, and
+#                                  docs/faults.md, from tests/faults/results/*.json
+#   make faults                    faults under load for 30 minutes, with an account of every job; the
+#                                  seed is printed, JSON in .faults/
+#   make faults MINUTES=5 SEED=... less, or again; ARGS='--kinds kill pause' for some kinds
+#   make soak MINUTES=30           mixed load and churn: memory, connections, dead rows stay flat
 #   make lint                      ruff, mypy --strict, import-linter
 #   make docs                      the documentation, into site/
 #   make wheels                    sdist and wheels for each Python found, built, installed and tried
@@ -54,7 +59,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo bench instructions instructions-update results test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python clean FORCE
+.PHONY: help demo bench instructions instructions-update results faults soak test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -118,6 +123,17 @@ instructions-update: $(VENV)/.test $(VENV)/.kernels
 
 results: $(VENV)/.test
 	$(RUN) bench/plots.py bench/results/*.json --into docs/results
+	PYTHONPATH=tests $(RUN) -m faults.page
+
+# Workers are hit at random moments, and the choices are repeated by SEED.
+FAULTS = mkdir -p .faults && PYTHONPATH=tests $(RUN) -m $(1) --minutes $(or $(MINUTES),30) \
+    $(if $(SEED),--seed '$(SEED)') --json '.faults/$(1)-$(shell date -u +%Y-%m-%dT%H%M%S).json' $(ARGS)
+
+faults: $(VENV)/.test $(VENV)/.kernels
+	@$(call FAULTS,faults)
+
+soak: $(VENV)/.test $(VENV)/.kernels
+	@$(call FAULTS,faults.soak)
 
 lint: $(VENV)/.lint $(VENV)/.kernels
 	$(RUN) -m ruff check .
@@ -141,7 +157,7 @@ python:
 
 clean:
 	rm -rf .venv-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache \
-	    .import_linter_cache .hypothesis .benchmarks
+	    .import_linter_cache .hypothesis .benchmarks .faults
 	rm -f pgq_fast_ext/*.so pgq_fast_ext/*.pyd pgq_fast_ext/*.c pgq_fast_ext/*.html
 	find pgq_fast pgq_fast_ext tests bench examples -name __pycache__ -prune -exec rm -rf {} + \
 	    2>/dev/null || true

@@ -240,20 +240,23 @@ class _Server:
 
     def _spawn(self, command: list[str], *, output: IO[bytes]) -> subprocess.Popen[bytes]:
         program = self._installation / "bin" / command[0]
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return subprocess.Popen(
             [str(program), *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=self._folder,
-            env=ours,
+            env=self._variables(),
             user=self._account,
             group=None if self._account is None else _group_of(self._account),
             extra_groups=None if self._account is None else [],
             # Out of the terminal's process group: Ctrl-C is for us, we stop the server.
             start_new_session=True,
         )
+
+    def _variables(self) -> dict[str, str]:
+        """The environment of PostgreSQL's programs."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
     def _copy_installation(self, target: Path) -> Path:
         """Copy the binaries to where the unprivileged account can read them.

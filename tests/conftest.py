@@ -41,6 +41,7 @@ IMPL_AGNOSTIC = {
     "cli",
     "docs",
     "examples",
+    "faults",
     "fleet",
     "insights",
     "logs",

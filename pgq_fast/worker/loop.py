@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgq_fast import models
 from pgq_fast._impl import notify
 from pgq_fast.drivers.base import ListenerRemover
-from pgq_fast.drivers.failures import described, is_passing
+from pgq_fast.drivers.failures import described, is_connection_lost, is_passing
 from pgq_fast.drivers.listeners import ReconnectNotifier
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.layouts.base import Claim
@@ -43,6 +43,11 @@ from pgq_fast.worker.watchdog import Siblings, Watchdog
 
 if TYPE_CHECKING:
     from pgq_fast.qm import QueueManager
+
+CONNECTION_GONE: Final = (
+    "The worker ended because the connection to PostgreSQL that it was given is gone. Open another "
+    "one and start it again; or let it have its own with PgQueuer.from_dsn, which replaces them."
+)
 
 CLAIMING: Final = "claim jobs"
 PROBING: Final = "look at the queue"
@@ -150,6 +155,9 @@ class Worker:
             await self._claim_and_start()
         except Exception as error:
             await self._raise_layout_mismatch(error)
+            if is_connection_lost(error) and not self._owns_connections():
+                # The library's own words do not always say so.
+                error.add_note(CONNECTION_GONE)
             raise
         finally:
             await self._protect(self._close(watchdog))
@@ -331,8 +339,10 @@ class Worker:
 
     def _passes(self, error: BaseException) -> bool:
         """Whether to wait until *error* is over: on connections of the worker's own."""
-        driver = self.manager.queries.driver
-        return bool(getattr(driver, "owns_connections", False)) and is_passing(error)
+        return self._owns_connections() and is_passing(error)
+
+    def _owns_connections(self) -> bool:
+        return bool(getattr(self.manager.queries.driver, "owns_connections", False))
 
     def _must_pass(self, error: Exception, purpose: str) -> float:
         """Report that *purpose* failed and will be tried again.

@@ -215,7 +215,7 @@ async def test_a_job_that_is_never_due(manager: QueueManager, tables: Tables) ->
     async with asyncio.timeout(DEADLINE), working(manager):
         for _ in range(3):
             (due,) = await queries.enqueue("e", None)
-            while due not in handler.ids:
+            while due not in handler.ids:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             # Until it rests again.
             await asyncio.sleep(0.1)

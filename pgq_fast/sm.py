@@ -182,7 +182,8 @@ class SchedulerManager:
             if not self.registry:
                 await self.shutdown.wait()
                 return
-            await self._register_stored()
+            if not await self._registered():
+                return
             running = TaskManager()
             async with self._heartbeats() as heartbeats:
                 try:
@@ -215,6 +216,24 @@ class SchedulerManager:
         for table in (settings.schedules_table, settings.queue_table_log):
             if not await self.queries.has_table(table):
                 raise MissingTableError(table)
+
+    async def _registered(self) -> bool:
+        """As ``_register_stored``, in as many attempts as it takes; False if the end is first."""
+        while True:
+            try:
+                await self._register_stored()
+            except Exception as error:
+                if not self._passes(error):
+                    raise
+                logger.warning(
+                    "Could not register schedules, next attempt in %g s: %s",
+                    FAILURE_PAUSE,
+                    described(error),
+                )
+                if await wait_for_event(self.shutdown, FAILURE_PAUSE):
+                    return False
+            else:
+                return True
 
     async def _register_stored(self) -> None:
         """Make the rows of the registered schedules exist; known ones keep their next run."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeGuard
 
 from pgq_fast.drivers.failures import described, is_unsendable, sqlstate_of
 from pgq_fast.errors import UnrecordableOutcomeError
@@ -57,7 +57,7 @@ def _is_refusal(error: Exception) -> bool:
     return is_unsendable(error) if code is None else code.startswith(("22", "54"))
 
 
-def is_attempts(value: object) -> bool:
+def is_attempts(value: object) -> TypeGuard[int]:
     """Whether a job can have had *value* attempts."""
     return isinstance(value, int) and 0 <= value < NEVER_AGAIN
 
@@ -77,7 +77,7 @@ def stand_in(job_id: JobId, owner: QueueManagerId, job: Job | None = None) -> Jo
         status="picked",
         entrypoint=QueueEntrypoint(entrypoint if isinstance(entrypoint, str) else ""),
         payload=None,
-        attempts=attempts if isinstance(attempts, int) and is_attempts(attempts) else 0,
+        attempts=attempts if is_attempts(attempts) else 0,
         queue_manager_id=owner,
         headers=None,
     )
@@ -88,11 +88,13 @@ def _portions(items: Sequence[Outcome | Retry]) -> Iterator[list[Outcome | Retry
     portion: list[Outcome | Retry] = []
     characters = 0
     for item in items:
+        size = 0
         if isinstance(item.record, TracebackRecord):
-            characters += len(item.record.exception_message) + len(item.record.traceback)
-            if characters > PORTION_CHARACTERS and portion:
-                yield portion
-                portion, characters = [], 0
+            size = len(item.record.exception_message) + len(item.record.traceback)
+        if portion and characters + size > PORTION_CHARACTERS:
+            yield portion
+            portion, characters = [], 0
+        characters += size
         portion.append(item)
     yield portion
 

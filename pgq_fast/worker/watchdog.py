@@ -135,7 +135,8 @@ class Watchdog:
         stood = now - self._moved
         self._moved = now
         self._timer = self._loop.call_later(self._look, self._tick)
-        if self._blocked_at or stood >= (BLOCKED_AFTER + 1) * self._look:
+        # The thread may have been late, or not have had its turn at all.
+        if stood >= (BLOCKED_AFTER if self._blocked_at else BLOCKED_AFTER + 1) * self._look:
             logger.warning(
                 "The event loop was blocked for %.1f s by %s%s: no other job of this worker could "
                 "go on; move such work to a thread or a process",
@@ -203,7 +204,12 @@ class Watchdog:
 
     def _identify(self, moved: float) -> None:
         """See what blocks the loop, and say so: at once, and whenever that has doubled."""
-        culprit = self._culprit_of(asyncio.current_task(self._loop))
+        try:
+            culprit = self._culprit_of(asyncio.current_task(self._loop))
+        except Exception as error:
+            # A job is its handler's to change. The heartbeats are what counts.
+            logger.debug("Could not see which job blocks the event loop: %s", described(error))
+            culprit = None
         frame = sys._current_frames().get(self._loop_thread)
         at = "" if frame is None else f" in {frame.f_code.co_qualname} ({_place(frame)})"
         if self._moved != moved:
@@ -225,9 +231,15 @@ class Watchdog:
     @staticmethod
     def _say(message: str, *args: object, facts: dict[str, object] | None = None) -> None:
         """Log a warning, in a thread of its own: a handler of the log may be what is blocked."""
-        threading.Thread(
-            target=logger.warning, args=(message, *args), kwargs={"extra": facts or {}}, daemon=True
-        ).start()
+        facts = facts or {}
+        speaker = threading.Thread(
+            target=logger.warning, args=(message, *args), kwargs={"extra": facts}, daemon=True
+        )
+        try:
+            speaker.start()
+        except RuntimeError:
+            # There are too many threads.
+            logger.warning(message, *args, extra=facts)
 
 
 class _Connection:

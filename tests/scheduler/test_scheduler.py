@@ -477,7 +477,12 @@ class Flaky:
         return await self.call(*args)
 
 
-STATEMENTS = ["fetch_schedule", "update_schedule_heartbeat", "set_schedule_queued"]
+STATEMENTS = [
+    "insert_schedule",
+    "fetch_schedule",
+    "update_schedule_heartbeat",
+    "set_schedule_queued",
+]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,23 @@ async def test_the_task_that_blocks_is_asked_about(caplog: pytest.LogCaptureFixt
     assert "by job 7 of mail in block (" in caplog.text
 
 
+async def test_a_job_that_cannot_be_named_is_kept_alive_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its handler may have done anything to it."""
+    server = Server()
+
+    def culprit(task: asyncio.Task[object] | None) -> Culprit:
+        raise AttributeError("id")
+
+    watchdog = Watchdog(server, RENEWAL, TIMEOUT, culprit)
+    watchdog.start()
+    await asyncio.sleep(0)
+    block(lambda: len(server.sent) >= 2)
+    await watchdog.stop()
+    assert "by something that is no job in block (" in caplog.text
+
+
 async def test_a_log_that_is_blocked_holds_up_no_heartbeat() -> None:
     """As by a pipe that nobody reads, while the loop waits for the same."""
     server = Server()

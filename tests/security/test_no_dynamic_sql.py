@@ -27,6 +27,7 @@ COMPOSED: Final = {
     "schema": "objects, whose names the settings have checked, and definitions of this package",
     "sql": "files of this package, with names that the settings have checked",
     "drivers": "channels, tables and columns as identifiers",
+    "errors.py": "none, but words of messages",
     "trial.py": "the name of a schema that it has made up itself",
     "cli/measure.py": "settings of PostgreSQL, by a list in the module",
 }

@@ -84,7 +84,9 @@ class PgQueuerDatabase:
                 self.pool.acquire() as connection,
                 connection.transaction(readonly=readonly),
             ):
-                await connection.execute(f"SET LOCAL statement_timeout = {max(timeout, 1)}")
+                await connection.execute(
+                    "SELECT set_config('statement_timeout', $1, true)", str(max(timeout, 1))
+                )
                 yield Queries(
                     AsyncpgDriver(connection),  # type: ignore[arg-type]
                     qbe=QueryBuilderEnvironment(self.settings),

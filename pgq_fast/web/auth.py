@@ -7,9 +7,12 @@ import binascii
 import dataclasses
 import hmac
 import ipaddress
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -21,6 +24,14 @@ __all__ = ["Login", "guard", "is_loopback"]
 
 CHALLENGE: Final = 'Basic realm="pgq_fast", charset="UTF-8"'
 """The value of ``WWW-Authenticate``: what browsers can answer."""
+
+MOST_GUESSES: Final = 20
+"""Wrong logins of an address after which no more of it are looked at for a while."""
+
+GUESSES_FORGOTTEN_AFTER: Final = 60.0
+"""Seconds from the first of them."""
+
+_MOST_ADDRESSES: Final = 10_000
 
 
 def _digest(text: str) -> bytes:
@@ -86,6 +97,41 @@ class Login:
         return self.token is not None and hmac.compare_digest(_digest(text), self.token)
 
 
+class Guesses:
+    """Wrong logins by address: so many in a minute that nobody gets far by trying.
+
+    A header that was right before is no guess, so that somebody else's guesses, which may come from
+    the same address by way of a proxy, lock nobody out who is at work.
+    """
+
+    def __init__(self) -> None:
+        # The time of the first guess and the number of all, the latest address last.
+        self._by_address: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._right: bytes | None = None
+
+    def wait(self, address: str, authorization: str) -> float:
+        """Seconds until *authorization* may be looked at: 0 for now."""
+        if self._right is not None and hmac.compare_digest(_digest(authorization), self._right):
+            return 0.0
+        since, count = self._by_address.get(address, (0.0, 0))
+        left = since + GUESSES_FORGOTTEN_AFTER - time.monotonic()
+        if left <= 0:
+            self._by_address.pop(address, None)
+            return 0.0
+        return left if count >= MOST_GUESSES else 0.0
+
+    def wrong(self, address: str) -> None:
+        """Note a wrong login."""
+        since, count = self._by_address.pop(address, (time.monotonic(), 0))
+        self._by_address[address] = since, count + 1
+        if len(self._by_address) > _MOST_ADDRESSES:
+            self._by_address.popitem(last=False)
+
+    def right(self, authorization: str) -> None:
+        """Note a login that got in."""
+        self._right = _digest(authorization)
+
+
 def is_loopback(host: str) -> bool:
     """Whether *host*, an address or a name without a port, means this machine only."""
     name = host.strip("[]").lower()
@@ -107,15 +153,11 @@ def guard(settings: WebSettings) -> Callable[[Request], Awaitable[None]]:
         IncompleteLoginError: See :meth:`Login.of`.
     """
     login = Login.of(settings)
+    guesses = Guesses()
 
     async def admit(request: Request) -> None:
         if login is not None:
-            if not login.admits(request.headers.get("authorization")):
-                raise PageError(
-                    401,
-                    "The dashboard needs a login.",
-                    headers={"WWW-Authenticate": CHALLENGE},
-                )
+            _check(login, guesses, request)
         elif not settings.allow_unprotected and not _is_local(request):
             raise PageError(
                 403,
@@ -127,8 +169,30 @@ def guard(settings: WebSettings) -> Callable[[Request], Awaitable[None]]:
     return admit
 
 
+def _check(login: Login, guesses: Guesses, request: Request) -> None:
+    authorization = request.headers.get("authorization", "")
+    address = "" if request.client is None else request.client.host
+    if authorization and (seconds := guesses.wait(address, authorization)):
+        raise PageError(
+            429,
+            "There were too many wrong logins from this address: try again in a minute.",
+            headers={"Retry-After": str(int(seconds) + 1)},
+        )
+    if login.admits(authorization):
+        guesses.right(authorization)
+        return
+    # Browsers ask without a login first, which is no guess.
+    if authorization:
+        guesses.wrong(address)
+    raise PageError(401, "The dashboard needs a login.", headers={"WWW-Authenticate": CHALLENGE})
+
+
 def _is_local(request: Request) -> bool:
     # No client address: a socket of the file system.
     if request.client is not None and not is_loopback(request.client.host):
         return False
-    return is_loopback(request.url.hostname or "")
+    try:
+        # Not by request.url, which makes up a name where the header is none.
+        return is_loopback(urlsplit(f"//{request.headers.get('host', '')}").hostname or "")
+    except ValueError:
+        return False

@@ -102,7 +102,10 @@ def verify_action(request: Request, form: Mapping[str, list[str]]) -> None:
         )
     cookie = request.cookies.get(_COOKIE, "")
     (sent,) = form.get(_FIELD, [""])[:1]
-    if not _TOKEN.fullmatch(cookie) or not hmac.compare_digest(cookie, sent):
+    # As bytes: of other text than ASCII it compares nothing, and raises an error.
+    if not _TOKEN.fullmatch(cookie) or not hmac.compare_digest(
+        cookie.encode(), sent.encode(errors="replace")
+    ):
         raise PageError(
             403,
             "The page was too old for this action. Load it again and repeat; programs send "
@@ -116,4 +119,8 @@ def _is_same_origin(request: Request) -> bool:
         return site in ("same-origin", "none")
     # Browsers leave it out where neither TLS nor this machine vouches for the connection.
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == request.url.netloc.lower()
+    try:
+        return origin is None or urlsplit(origin).netloc.lower() == request.url.netloc.lower()
+    except ValueError:
+        # A header that is no address.
+        return False

@@ -19,7 +19,7 @@ from pgq_fast.errors import IncompleteLoginError, UnprotectedDashboardError, Unr
 from pgq_fast.memory import InMemoryDriver, InMemoryQueries
 from pgq_fast.queries import Queries
 from pgq_fast.web import create_web_app, create_web_router, serve
-from pgq_fast.web.auth import Login, is_loopback
+from pgq_fast.web.auth import MOST_GUESSES, Guesses, Login, is_loopback
 from pgq_fast.web.reads import Reads
 from pgq_fast.web.settings import WebSettings
 from web.conftest import MakeClient, dashboard
@@ -38,7 +38,10 @@ def addresses(page: str) -> list[str]:
     return re.findall(r'(?:src|href|action|hx-get|data-events)="(?!#)([^"]*)"', page)
 
 
-async def test_a_login_is_asked_for_and_checked(queries: Queries, make_client: MakeClient) -> None:
+async def test_a_login_is_asked_for_and_checked(
+    queries: Queries, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgq_fast.web.auth.MOST_GUESSES", 1000)
     client = make_client(dashboard(queries, **LOGIN), address="192.0.2.1")
     for headers in (
         {},
@@ -396,3 +399,101 @@ def test_what_is_missing_is_named() -> None:
 def test_the_client_of_these_tests_follows_no_redirects() -> None:
     """Or the tests of redirects would see the page behind them."""
     assert httpx.AsyncClient().follow_redirects is False
+
+
+async def test_guesses_of_an_address_come_to_an_end(
+    queries: Queries, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pgq_fast.web.auth.time.monotonic", lambda: now)
+    app = dashboard(queries, **LOGIN)
+    guesser, other = (make_client(app, address=f"192.0.2.{number}") for number in (1, 2))
+    right, wrong = basic("ada", "pässword"), basic("ada", "wrong")
+    # A request without a login is none, however often it is sent.
+    for _ in range(MOST_GUESSES + 5):
+        assert (await guesser.get("/")).status_code == 401
+    for _ in range(MOST_GUESSES):
+        assert (await guesser.get("/", headers=wrong)).status_code == 401
+    for path in ("/", "/healthz", "/static/app.js"):
+        for headers in (wrong, right, {"Authorization": "Bearer t0ken"}):
+            answer = await guesser.get(path, headers=headers)
+            assert answer.status_code == 429
+            assert answer.headers["retry-after"] == "61"
+    # Others are not concerned, and who was in before stays in.
+    await text(other, "/", headers=right)
+    await text(guesser, "/", headers=right)
+    assert (await guesser.get("/", headers=wrong)).status_code == 429
+    now += 61
+    assert (await guesser.get("/", headers=wrong)).status_code == 401
+    await text(guesser, "/", headers={"Authorization": "Bearer t0ken"})
+
+
+def test_addresses_that_guess_take_no_memory_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgq_fast.web.auth._MOST_ADDRESSES", 10)
+    guesses = Guesses()
+    for number in range(1000):
+        guesses.wrong(f"192.0.2.{number}")
+    assert len(guesses._by_address) == 10
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://[evil"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost.evil.example"},
+        {"Origin": "http://localhost@evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "[evil"},
+        {"Host": "localhost@evil.example"},
+        {"Host": "evil.example", "X-Forwarded-Host": "localhost"},
+        {"Host": "evil.example", "X-Forwarded-For": "127.0.0.1"},
+    ],
+    ids=str,
+)
+async def test_no_header_of_a_stranger_gets_an_action_through(
+    queries: Queries, tables: Tables, client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    await run(queries, "e", "failed")
+    page = await text(client, "/failures")
+    response = await client.post(
+        "/jobs/requeue", data={"csrf": token(page), "ids": "1"}, headers=headers
+    )
+    assert response.status_code in (400, 403)
+    assert await tables.count("failed") == 1
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "ü" * 43, "\ud800".encode("utf-8", "surrogatepass"), "x" * 43]
+)
+async def test_tokens_that_are_none(
+    queries: Queries, tables: Tables, client: httpx.AsyncClient, sent: Any
+) -> None:
+    await run(queries, "e", "failed")
+    await text(client, "/failures")
+    response = await client.post("/jobs/requeue", data={"csrf": sent, "ids": "1"})
+    assert response.status_code in (400, 403)
+    assert await tables.count("failed") == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "/admin/queue"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//", "/./", "/x/../", "/%2e%2e/", "/jobs/../jobs/1", "/JOBS", "/jobs/", "/static/../jobs",
+        "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd", "/jobs;x=1",
+    ],
+)  # fmt: skip
+async def test_no_spelling_of_a_path_gets_past_the_login(
+    queries: Queries, make_client: MakeClient, prefix: str, path: str
+) -> None:
+    (job_id,) = await queries.enqueue("e", b"payload-to-hide")
+    client = make_client(dashboard(queries, prefix, **LOGIN), address="192.0.2.1")
+    for spelled in (f"{prefix}{path}", f"{path}{prefix}", f"{prefix}/jobs/{job_id}{path}"):
+        # As it stands, which a client would change otherwise.
+        request = client.build_request("GET", "http://localhost/")
+        request.url = request.url.copy_with(raw_path=spelled.encode())
+        response = await client.send(request)
+        assert response.status_code in (401, 404, 405, 307), spelled
+        assert "payload-to-hide" not in response.text

@@ -169,7 +169,7 @@ PEERS: Final = (
         "chancy_app.py",
         ("chancy==0.26.0", "psycopg[binary]", "uvloop"),
         "chancy_jobs",
-        {"defaults": 500, "best": 3_000},
+        {"defaults": 20, "best": 3_000},
         30_000,
         5_000,
         {

@@ -63,6 +63,28 @@ def test_nothing_optional_is_imported_with_the_package() -> None:
     assert loaded & (OPTIONAL | ON_DEMAND | OWN_ON_DEMAND) == set()
 
 
+FOUNDATIONS = """
+import asyncio, dataclasses, json, sys
+import anyio, pydantic_settings
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, RootModel
+
+class Number(RootModel[int]):
+    pass
+
+print(json.dumps(list(sys.modules)))
+"""
+
+
+def test_the_package_adds_only_modules_of_its_own() -> None:
+    """What else the import takes is pydantic's, anyio's and asyncio's time."""
+    loaded = set(python("import json, sys, pgq_fast; print(json.dumps(list(sys.modules)))"))
+    added = loaded - set(python(FOUNDATIONS))
+    # Cython's own, which the compiled kernels register.
+    kernels = {name for name in added if name.startswith(("_cython_", "cython_runtime"))}
+    foreign = {name for name in added - kernels if not name.startswith("pgq_fast")}
+    assert foreign == set()
+
+
 ALL_NAMES = """
 import json, pgq_fast, pgq_fast.db, pgq_fast.cli.app, pgq_fast.connections, pgq_fast.worker.loop
 listed = set(dir(pgq_fast))

@@ -24,7 +24,9 @@ class Bench:
 
 
 def connect(request: dict[str, Any]) -> AsyncClient:
-    return AsyncClient(request["dsn"], **request["settings"].get("client", {}))
+    # A host has to be named, also where another one follows, the folder of a socket.
+    dsn = request["dsn"].replace("@/", "@localhost/", 1)
+    return AsyncClient(dsn, **request["settings"].get("client", {}))
 
 
 def partitions(request: dict[str, Any]) -> PartitionedQueue | None:
@@ -35,6 +37,8 @@ def partitions(request: dict[str, Any]) -> PartitionedQueue | None:
 async def install(request: dict[str, Any]) -> None:
     async with connect(request) as client:
         await client.migrate()
+        # What a new installation is to have, and what enqueue_many_copy needs.
+        await client.install_queue_storage()
 
 
 @asynccontextmanager

@@ -81,7 +81,10 @@ class Shared:
 
 
 def answer(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
+    # A pipe may take a long line in parts, and an unbuffered stream would lose all but the first.
+    rest = memoryview(json.dumps(values).encode() + b"\n")
+    while rest:
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 async def go() -> None:

@@ -46,7 +46,7 @@ of the queue have to agree:
 
 ## Try it
 
-```sh
+```text
 make faults                  # {minutes} minutes of rounds; the seed is printed
 make faults MINUTES=5        # ... less
 make faults SEED=1b7793ae    # ... with the choices of an earlier run

@@ -31,7 +31,7 @@ async def exhaust(stage: Stage) -> None:
 
 
 # What Python, libpq and libraries in Rust do where there is no memory.
-NO_MEMORY: Final = frozenset({"MemoryError", "DatabaseError", "SIGABRT"})
+NO_MEMORY: Final = frozenset({"MemoryError", "SystemError", "DatabaseError", "SIGABRT"})
 
 KINDS = (
     Kind(

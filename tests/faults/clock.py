@@ -1,19 +1,19 @@
-"""The clock steps: the server's, which leases go by, and that of the workers' machine.
+"""The server's clock steps, which heartbeats and leases go by.
 
-libfaketime makes a process see another time, which a file says; the monotonic clock stays.
+libfaketime makes PostgreSQL see another time, which a file says. Workers measure by the monotonic
+clock, which cannot be stepped; and Python's threads, under libfaketime, hardly get their turns.
 """
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from faults.stage import HEARTBEAT, Kind, RoundFailed, Setting, Stage
+from faults.stage import HEARTBEAT, Kind, RoundFailed, Stage
 
 STEP: Final = 3 * HEARTBEAT
 """Seconds: enough for every lease to look abandoned."""
@@ -43,12 +43,6 @@ def environment(file: Path) -> dict[str, str]:
     }
 
 
-@contextlib.asynccontextmanager
-async def under_faked_clocks(stage: Stage) -> AsyncIterator[Setting]:
-    file = stage.folder / "clock"
-    yield Setting(stage.server.tcp_dsn(stage.name), environment=environment(file), handle=file)
-
-
 def set_clock(file: Path, seconds: float) -> None:
     """Have who sees *file*'s time be so far ahead."""
     new = file.with_suffix(".new")
@@ -58,11 +52,12 @@ def set_clock(file: Path, seconds: float) -> None:
 
 
 def step(sign: int) -> Callable[[Stage], Awaitable[None]]:
-    """Step the server's clock, or the workers', and back with the next blow."""
+    """Step the server's clock, and a while later back to the right time."""
 
     async def strike(stage: Stage) -> None:
         strikes = stage.crew.all_struck()
-        file = stage.random.choice([stage.handle, stage.server.clock])
+        file = stage.server.clock
+        assert file is not None
         set_clock(file, sign * stage.random.uniform(1, STEP))
         await stage.moment(1.0, 2.0)
         set_clock(file, 0)
@@ -75,18 +70,16 @@ def step(sign: int) -> Callable[[Stage], Awaitable[None]]:
 KINDS = (
     Kind(
         "clock-forward",
-        "The server's clock, or the workers', steps ahead, and back.",
+        "The server's clock steps ahead by up to three heartbeat timeouts, and back.",
         step(1),
         ends="nobody",
-        setting=under_faked_clocks,
         faked_clock=True,
     ),
     Kind(
         "clock-back",
-        "The server's clock, or the workers', steps back, and ahead again.",
+        "The server's clock steps back as far, and ahead again.",
         step(-1),
         ends="nobody",
-        setting=under_faked_clocks,
         faked_clock=True,
     ),
 )

@@ -120,7 +120,9 @@ class Member:
                 yield json.loads(line)
 
     def error(self) -> str:
-        """Name of the exception that it ended with: the last one in its log."""
+        """Name of what it ended with: a signal, or the last exception in its log."""
+        if (code := self.process.returncode) is not None and code < 0:
+            return signal.Signals(-code).name
         found = _ERROR.findall(self.log_text())
         return found[-1] if found else "no error"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from faults.stage import OWNED, Kind, Stage
 
@@ -29,6 +30,9 @@ async def exhaust(stage: Stage) -> None:
         one.end = time.monotonic()
 
 
+# What Python, libpq and libraries in Rust do where there is no memory.
+NO_MEMORY: Final = frozenset({"MemoryError", "SystemError", "DatabaseError", "SIGABRT"})
+
 KINDS = (
     Kind(
         "block",
@@ -43,6 +47,6 @@ KINDS = (
         exhaust,
         blows=2,
         ends="anybody",
-        errors=frozenset({"MemoryError"}),
+        errors=NO_MEMORY,
     ),
 )

@@ -35,8 +35,8 @@ of the queue have to agree:
 - **None has ended twice** in the log, or has ended and is still in the queue.
 - **None has ended without a run** that came to its end.
 - **A job runs again only for a reason**: something had happened to the worker that ran it before,
-  while it ran the job or at most {before:.0f} seconds after. Retries that handlers ask for are not
-  counted.
+  while it ran the job or at most {before:.0f} seconds after. That the machine had no time for it is
+  such a reason, too. Retries that handlers ask for are not counted.
 - **A call that enqueues stores all of its jobs or none**, also where the producer was not told
   which.
 - **Workers that own their connections go on**: those of `PgQueuer.from_dsn` (`owned-asyncpg`,
@@ -46,7 +46,7 @@ of the queue have to agree:
 
 ## Try it
 
-```sh
+```text
 make faults                  # {minutes} minutes of rounds; the seed is printed
 make faults MINUTES=5        # ... less
 make faults SEED=1b7793ae    # ... with the choices of an earlier run
@@ -87,7 +87,7 @@ NUMBER: Final = "---:"
 
 SUMMARY: Final[ColumnsT] = (
     ("kind", TEXT), ("rounds", NUMBER), ("faults", NUMBER), ("jobs", NUMBER), ("run again", NUMBER),
-    ("fenced", NUMBER), ("lost or doubled", NUMBER),
+    ("fenced", NUMBER), ("problems", NUMBER),
 )  # fmt: skip
 DETAIL: Final[ColumnsT] = (
     ("layout", TEXT), ("driver", TEXT), ("jobs", NUMBER), ("finished", NUMBER), ("held", NUMBER),
@@ -174,7 +174,7 @@ def soaks(report: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{jobs['enqueued']} jobs, {one['workers']['started']} workers on all drivers,"
             f" {one['workers']['killed']} of them killed; {jobs['reruns']} jobs ran again;"
-            f" {len(one['problems'])} were lost or doubled, or figures that rose too much."
+            f" {len(one['problems'])} problems."
         )
         yield ""
         rows = []

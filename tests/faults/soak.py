@@ -75,15 +75,15 @@ def thirds(series: Series, begin: float, end: float) -> tuple[float, float]:
 
 
 def check(
-    series: Mapping[str, Series], begin: float, end: float
+    series: Mapping[str, Series], begin: float, end: float, bounds: Mapping[str, Bound]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The figures of the two thirds, and what is not flat."""
+    """The figures of the two thirds, and what is not flat of what *bounds* names."""
     found, problems = {}, []
     for name, values in series.items():
-        kind = name.partition(" ")[0]
         before, after = thirds(values, begin, end)
         found[name] = [round(before, 4), round(after, 4)]
-        if not BOUNDS[kind].allows(before, after):
+        bound = bounds.get(name.partition(" ")[0])
+        if bound is not None and not bound.allows(before, after):
             problems.append(f"{name} went from {before:g} to {after:g}")
     return found, problems
 
@@ -95,8 +95,9 @@ class Soak:
         found: The figures, in the end.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, bounds: Mapping[str, Bound] = BOUNDS) -> None:
         self._seconds = seconds
+        self._bounds = bounds
         self.interval = min(0.5, seconds / SAMPLES) if seconds < SAMPLES else seconds / SAMPLES
         self._series: dict[str, Series] = {"connections": [], "dead_rows": []}
         self.found: dict[str, Any] = {}
@@ -129,7 +130,7 @@ class Soak:
         for member in kept:
             self._series |= holdings(member)
         self._series["latency"] = latencies(stage.crew.members)
-        self.found, problems = check(self._series, begin, end)
+        self.found, problems = check(self._series, begin, end, self._bounds)
         stage.problems += problems
 
     async def _churn(self, stage: Stage) -> None:
@@ -189,10 +190,15 @@ def latencies(members: Sequence[Member]) -> Series:
 
 
 async def soak(
-    grounds: Grounds, seconds: float, layout: Layout, driver: str, seed: str
+    grounds: Grounds,
+    seconds: float,
+    layout: Layout,
+    driver: str,
+    seed: str,
+    bounds: Mapping[str, Bound] = BOUNDS,
 ) -> tuple[Result, dict[str, Any], Path]:
     """A soak; what became of the jobs, the figures, and the folder, as of a round."""
-    soaking = Soak(seconds)
+    soaking = Soak(seconds, bounds)
     result, folder = await play(grounds, soaking.kind(), layout, driver, seed, brief=True)
     return result, soaking.found, folder
 

@@ -109,7 +109,7 @@ class Kind:
     """How often in a round."""
     ends: Ends = "unowned"
     errors: frozenset[str] = frozenset()
-    """Errors that are clear beside those of lost connections."""
+    """Errors, and signals, that are clear beside errors of lost connections."""
     setting: Callable[[Stage], AbstractAsyncContextManager[Setting]] = nothing_special
     session: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Settings of PostgreSQL for the sessions of the workers."""
@@ -407,8 +407,8 @@ class Stage:
             error = member.error()
             has_worked = any(what == "start" for what, *_ in member.events())
             (self.errors if has_worked else self.not_started)[error] += 1
-            code = member.process.returncode
-            if code != 1 or error not in CLEAR | self.kind.errors:
+            if error not in CLEAR | self.kind.errors:
+                code = member.process.returncode
                 self.problems.append(f"worker {member.number} ended with {code}, {error}")
             elif has_worked and not self.kind.may_end(self.driver):
                 self.problems.append(f"worker {member.number} ended, with {error}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -194,6 +197,7 @@ def test_a_journal_that_was_cut_off(tmp_path: Path) -> None:
 def test_the_error_that_a_process_ended_with(tmp_path: Path) -> None:
     member = object.__new__(Member)
     member.log = tmp_path / "log"
+    member.process = cast("subprocess.Popen[bytes]", types.SimpleNamespace(returncode=1))
     member.log.write_text(
         "2026-01-01 [pgqueuer] ERROR: Job 1 failed\nTraceback (most recent call last):\n"
         '  File "a.py", line 1, in run\n    raise ValueError\nValueError: as it was told to\n'
@@ -207,3 +211,5 @@ def test_the_error_that_a_process_ended_with(tmp_path: Path) -> None:
     assert member.error() == "DiskFullError"
     member.log.write_text("2026-01-01 [pgqueuer] INFO: all is well\n")
     assert member.error() == "no error"
+    member.process.returncode = -signal.SIGABRT
+    assert member.error() == "SIGABRT"

@@ -12,12 +12,17 @@ from pgq_fast.settings import Layout
 
 SECONDS = 14.0
 
+# How long jobs wait is a matter of the machine, which runs other tests.
+TIMELESS = {name: bound for name, bound in BOUNDS.items() if name != "latency"}
+
 
 @pytest.mark.timeout(200)
 async def test_what_should_stay_flat_does() -> None:
     seed = secrets.token_hex(4)
     with Grounds() as grounds:
-        result, figures, folder = await soak(grounds, SECONDS, Layout.lease, "owned-asyncpg", seed)
+        result, figures, folder = await soak(
+            grounds, SECONDS, Layout.lease, "owned-asyncpg", seed, TIMELESS
+        )
     assert result.problems == [], f"seed {seed}, journals and logs in {folder}"
     assert {name.partition(" ")[0] for name in figures} == BOUNDS.keys()
     assert result.account.finished > 0
@@ -46,7 +51,7 @@ def rising(before: float, after: float) -> Series:
 )
 def test_what_is_flat(kind: str, before: float, after: float, flat: bool) -> None:
     name = f"{kind} of worker 1"
-    found, problems = check({name: rising(before, after)}, 0.0, 99.0)
+    found, problems = check({name: rising(before, after)}, 0.0, 99.0, BOUNDS)
     assert (problems == []) is flat
     first, last = found[name]
     assert before <= first <= last <= after

@@ -50,6 +50,9 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 PSYCOPG := $(shell test -e "$$(pg_config --includedir 2>/dev/null)/libpq-fe.h" \
     && echo psycopg || echo psycopg-binary)
 
+# The versions that the tests ran with; see .ci/dependencies.py.
+LOCKED := --constraint .ci/constraints.txt
+
 KERNELS := $(wildcard pgq_fast_ext/*.pyx)
 KERNEL_SOURCES := $(KERNELS) $(wildcard pgq_fast_ext/*.pxd) setup.py
 COMPILED := $(KERNELS:.pyx=$(EXT_SUFFIX))
@@ -170,12 +173,13 @@ $(VENV)/.created:
 	    '$(PYTHON) is Python $(PYTHON_VERSION), 3.11 or newer is needed'; exit 1; }
 	@echo 'creating $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --upgrade pip 'setuptools>=77' 'Cython>=3.3'
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --upgrade $(LOCKED) 'setuptools>=77' 'Cython>=3.3'
 	@touch $@
 
 # Editable, so that the tests see the tree; the kernels have their own rule below.
 INSTALL = PGQ_FAST_NO_EXTENSIONS=1 PYTHONWARNINGS='ignore:Editable installation' \
-    $(PIP) install --no-build-isolation --editable
+    $(PIP) install $(LOCKED) --no-build-isolation --editable
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml
 	@echo 'installing pgq_fast[demo]'

@@ -369,7 +369,7 @@ class Worker:
             if isinstance(context, JobContext):
                 # Its own again, should it have been another worker's meanwhile: heartbeats go on.
                 context.last_beat = time.monotonic()
-            elif ending.get(job.id, -1) < job.attempts:
+            elif job.id not in ending or ending[job.id] < job.attempts:
                 others.append(job)
         return others
 

@@ -267,7 +267,7 @@ def test_every_error_has_its_remedy() -> None:
 
 def test_the_tests_that_the_pages_name_exist() -> None:
     missing = []
-    for page in PAGES:
+    for page in [*PAGES, "README.md", "SECURITY.md"]:
         text = (ROOT / page).read_text()
         for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
             path = ROOT / file

@@ -502,6 +502,29 @@ def words(task: Task, peer: Peer, setting: str, scale: float) -> str:
     return f"{scaled(task, peer, setting, scale):,} jobs, {said}"
 
 
+class Interpreters:
+    """What runs each peer's program; what cannot be installed is not tried again."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str | BenchError] = {}
+
+    def of(self, peer: Peer) -> str:
+        """As ``interpreter`` has it.
+
+        Raises:
+            BenchError: As there.
+        """
+        if peer.name not in self._found:
+            try:
+                self._found[peer.name] = interpreter(peer)
+            except BenchError as error:
+                self._found[peer.name] = error
+        found = self._found[peer.name]
+        if isinstance(found, BenchError):
+            raise BenchError(str(found))
+        return found
+
+
 def measure(
     peers: Sequence[Peer],
     repeat: int,
@@ -512,6 +535,7 @@ def measure(
     """The charts, of all peers in turn."""
     runs: dict[tuple[str, str, str], list[float]] = {}
     errors: dict[tuple[str, str, str], str] = {}
+    interpreters = Interpreters()
     for name in tasks:
         task = TASKS[name]
         for _ in range(repeat):
@@ -522,7 +546,7 @@ def measure(
                         continue
                     jobs = scaled(task, peer, setting, scale)
                     try:
-                        with new_trial(peer, setting, interpreter(peer), dsn) as trial:
+                        with new_trial(peer, setting, interpreters.of(peer), dsn) as trial:
                             value = task.run(trial, jobs)
                     except (BenchError, MeasurementError) as error:
                         errors[key] = str(error)

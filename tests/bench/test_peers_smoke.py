@@ -110,7 +110,16 @@ def test_what_cannot_be_installed_is_missing_with_its_reason(
     monkeypatch.setattr(peers, "CACHE", tmp_path)
     # A folder that is not there: the installer fails without asking anybody.
     peer = replace(named(peers, "pgqueuer"), requirements=(str(tmp_path / "nothing"),))
+    asked = []
+
+    def interpreter(peer: Any) -> Any:
+        asked.append(peer.name)
+        return original(peer)
+
+    original = peers.interpreter
+    monkeypatch.setattr(peers, "interpreter", interpreter)
     (drain,) = peers.measure([peer], 1, 0.001, pg_dsn, ["drain"])
+    assert asked == ["pgqueuer"]
     assert drain["series"] == []
     assert {entry["label"] for entry in drain["missing"]} == {
         "pgqueuer, defaults",

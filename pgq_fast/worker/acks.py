@@ -58,8 +58,8 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def is_attempts(value: object) -> TypeGuard[int]:
-    """Whether a job can have had *value* attempts."""
-    return isinstance(value, int) and 0 <= value < NEVER_AGAIN
+    """Whether the column can say that a job has had *value* attempts."""
+    return isinstance(value, int) and -NEVER_AGAIN <= value < NEVER_AGAIN
 
 
 def stand_in(job_id: JobId, owner: QueueManagerId, job: Job | None = None) -> Job:

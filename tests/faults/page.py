@@ -196,13 +196,15 @@ def circumstances(report: dict[str, Any]) -> str:
     )
 
 
-def facts(report: dict[str, Any]) -> str:
-    """Which rounds, and on what."""
+def facts(report: dict[str, Any]) -> Iterator[str]:
+    """Which rounds, on what, and which of that run are left out here."""
     length = "short rounds" if report["brief"] else "long rounds"
-    return (
+    yield (
         f"- {report['date']}, seed {report['seed']}: {len(report['rounds'])} {length}"
         f" ({circumstances(report)})"
     )
+    for rounds in report.get("left_out", ()):
+        yield f"    - Left out: {rounds}."
 
 
 def page(found: Sequence[dict[str, Any]]) -> str:
@@ -215,7 +217,7 @@ def page(found: Sequence[dict[str, Any]]) -> str:
     }
     lines = [
         INTRODUCTION.format(before=BEFORE, heartbeat=HEARTBEAT, minutes=30),
-        *(facts(report) for report in found),
+        *(line for report in found for line in facts(report)),
         "",
         *summary(by_kind),
         "*Run again* counts runs because of faults, *fenced* those among them where the first"

@@ -411,7 +411,7 @@ class Trial:
             while "ran" not in (message := worker.read()):
                 pass
         require_same("runs of jobs", message["ran"], range(total))
-        started = dict(zip(message["ran"], message["times"], strict=True))
+        started: dict[int, float] = dict(zip(message["ran"], message["times"], strict=True))
         waits = [started[number] - began[number] for number in range(WARM_UP, total)]
         return statistics.median(waits) * 1e3
 

@@ -43,6 +43,8 @@ Kernel = Callable[[], object]
 def kernels(codec: ModuleType, notify: ModuleType) -> Mapping[str, Kernel]:
     """Each kernel on ``ITEMS`` items, by what it is called in the baseline."""
     from pgq_fast import Job
+    from pgq_fast.arguments import MAX_NAME_BYTES
+    from pgq_fast.enqueue import MAX_PAYLOAD_BYTES
     from pgq_fast.models import parse_headers
 
     answer, lease = claim_answer(), lease_columns()
@@ -62,7 +64,9 @@ def kernels(codec: ModuleType, notify: ModuleType) -> Mapping[str, Kernel]:
         "encode_ids": lambda: codec.encode_ids(numbers),
         "encode_int8_array": lambda: codec.encode_int8_array(numbers),
         "outcome_columns": lambda: codec.outcome_columns(outcomes),
-        "plain_columns": lambda: codec.plain_columns(names, payloads, zeros),
+        "plain_columns": lambda: codec.plain_columns(
+            names, payloads, zeros, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES
+        ),
         "pack_jobs": lambda: codec.pack_jobs(names, payloads, zeros),
         "encode_copy_jobs": lambda: codec.encode_copy_jobs(
             IDS, zeros, names, payloads, absent, None

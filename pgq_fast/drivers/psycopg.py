@@ -20,7 +20,7 @@ from pgq_fast.drivers.pooling import (
     refuse_session_state,
 )
 from pgq_fast.drivers.psycopg_rows import DirectStatements, row_cursor
-from pgq_fast.drivers.recovery import CLEANUP_TIMEOUT, to_its_end
+from pgq_fast.drivers.recovery import CLEANUP_TIMEOUT, cancelled_once, to_its_end
 from pgq_fast.errors import ConnectionLostError, OpenTransactionError
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import TaskManager
@@ -220,7 +220,9 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         await self._begin_statement()
         try:
             # The statements are this package's own or the user's, placeholders and all.
-            await cursor.execute(cast("Any", query), args or None, prepare=self._prepare)
+            await cancelled_once(
+                cursor.execute(cast("Any", query), args or None, prepare=self._prepare)
+            )
         finally:
             self._end_statement()
 
@@ -239,7 +241,7 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         if isinstance(query, str) and binds_own_types(args):
             await self._begin_statement()
             try:
-                result = await self._direct.run(query, args)
+                result = await cancelled_once(self._direct.run(query, args))
             finally:
                 self._end_statement()
             return (result.command_status or b"").decode()
@@ -250,7 +252,7 @@ class PsycopgDriver(MayListenElsewhere, Driver):
     async def _fetch_rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         await self._begin_statement()
         try:
-            return await self._direct.fetch_rows(query, args)
+            return await cancelled_once(self._direct.fetch_rows(query, args))
         finally:
             self._end_statement()
 
@@ -258,10 +260,14 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         from psycopg import AsyncRawCursor
 
         cursor = AsyncRawCursor(self._connection)
-        await self._begin_statement()
-        try:
+
+        async def copy_in() -> None:
             async with cursor.copy(cast("Any", _copy_statement(table, columns))) as copy:
                 await copy.write(data)
+
+        await self._begin_statement()
+        try:
+            await cancelled_once(copy_in())
         finally:
             self._end_statement()
 
@@ -272,8 +278,8 @@ class PsycopgDriver(MayListenElsewhere, Driver):
         self._watch.pause()
 
     def _end_statement(self) -> None:
-        # psycopg cancels a statement whose await was cancelled and waits for its end; a second
-        # cancellation makes it give that up.
+        # psycopg cancels a statement whose await was cancelled and waits for its end; should it
+        # give that up, the statement still runs.
         self._unfinished = (
             self._connection.pgconn.transaction_status == self._active
             and not self._connection.lock.locked()

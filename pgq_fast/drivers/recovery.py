@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 __all__ = [
     "CLEANUP_TIMEOUT",
     "RECONNECT_DELAY",
     "RECONNECT_DELAY_LIMIT",
+    "cancelled_once",
     "reconnect_delays",
     "to_its_end",
 ]
+
+T = TypeVar("T")
 
 # Seconds. A restart of PostgreSQL takes about a second; the limit keeps a fleet that waits for a
 # server from becoming its main load.
@@ -30,6 +33,27 @@ def reconnect_delays() -> Iterator[float]:
     while True:
         yield random.uniform(ceiling / 2, ceiling)
         ceiling = min(2 * ceiling, RECONNECT_DELAY_LIMIT)
+
+
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """Await *work*, which sees the first cancellation of the caller and no further one.
+
+    It is waited for all the same: what it does about a cancellation takes its time.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as request:
+            if cancelled is None:
+                task.cancel()
+            cancelled = request
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # retrieved: the cancellation counts more
+        raise cancelled
+    return task.result()
 
 
 async def to_its_end(work: Coroutine[Any, Any, None], timeout: float = CLEANUP_TIMEOUT) -> None:

@@ -76,6 +76,9 @@ BUSY_CLAIMS: Final = 2
 """Full claims in a row after which a worker does not wait to be told any more."""
 
 
+LOOKS: Final = 1_000
+"""Jobs of all entrypoints together that a claim may look at without asking whether that is many."""
+
 SPARE: Final = 1.25
 """How many times as many jobs of each entrypoint are looked at as the last claim took of the one
 that it took most of."""
@@ -298,6 +301,8 @@ class LeaseLayout:
         times what the claim brings, and hide them from other workers. If it are too few, the claim
         brings fewer, and the next one looks at more.
         """
+        if size * len(self._names) <= LOOKS:
+            return size
         return min(size, int(SPARE * size * self._largest_part) + 1)
 
     async def _send_claim(

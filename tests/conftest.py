@@ -115,9 +115,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if folder in PG_MATRIX:
             item.add_marker(pytest.mark.pg_matrix)
         # The kernels get the same bytes from every driver: of the many combinations, the twins in
-        # Python are tested on all drivers with one layout and on one driver with the other.
+        # Python are tested on a connection of each library with one layout, and of one with the
+        # other.
         layout, kind = _combination(item)
-        if layout == Layout.lease.value and kind in KINDS[1:]:
+        if kind == "asyncpg-pool" or (layout == Layout.lease.value and kind in KINDS[1:]):
             item.add_marker(pytest.mark.impl_agnostic)
 
 

@@ -40,6 +40,7 @@ HERE = Path(__file__).parent
 IMPL_AGNOSTIC = {
     "cli",
     "docs",
+    "drivers",
     "examples",
     "faults",
     "fleet",
@@ -54,6 +55,8 @@ IMPL_AGNOSTIC = {
     "tracing",
     "web",
 }
+# Modules of these folders that do reach a kernel.
+KERNEL_MODULES = {"test_psycopg_direct"}
 # What differs between a connection and a pool, transactions and statements side by side, is tested
 # on both layouts in these modules, and in all others on one.
 POOL_MODULES = {
@@ -110,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = filter(_is_wanted, items)
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
-        if folder in IMPL_AGNOSTIC:
+        if folder in IMPL_AGNOSTIC and item.path.stem not in KERNEL_MODULES:
             item.add_marker(pytest.mark.impl_agnostic)
         if folder in PG_MATRIX:
             item.add_marker(pytest.mark.pg_matrix)

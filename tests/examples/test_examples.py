@@ -21,7 +21,7 @@ from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.queries import SyncQueries
 from support.command_line import Running
 
-pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
+pytestmark = pytest.mark.impl_agnostic
 
 ROOT = Path(pgq_fast.__file__).parents[1]
 EXAMPLES = ROOT / "examples"

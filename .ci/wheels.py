@@ -34,7 +34,7 @@ PACKAGES = ("pgq_fast", "pgq_fast_ext")
 # Beside the packages in an sdist; setup.cfg is setuptools' own.
 TOP = {
     *("CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md"),
-    *("pyproject.toml", "setup.cfg", "setup.py"),
+    *("SECURITY.md", "pyproject.toml", "setup.cfg", "setup.py"),
 }
 KERNEL_SOURCES = (".pyx", ".pxd")
 COMPILED = (".so", ".pyd")

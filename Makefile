@@ -71,9 +71,8 @@ demo: $(VENV)/.demo $(VENV)/.kernels
 	@$(RUN) -m pgq_fast.demo $(if $(DSN),--dsn '$(DSN)') $(ARGS)
 
 # Files side by side, each worker with a server of its own: tests wait more than they compute. With a
-# server of the user's there is one for all, so one after the other. In the order of their names, as
-# those with few but long tests would come last otherwise, when the other workers have nothing to do.
-PYTEST = $(RUN) -m pytest $(if $(PGQ_TEST_DSN),,--numprocesses 3 --dist loadfile --no-loadscope-reorder)
+# server of the user's there is one for all, so one after the other.
+PYTEST = $(RUN) -m pytest $(if $(PGQ_TEST_DSN),,--numprocesses 3 --dist loadfile)
 
 test: test-c test-python test-oldest-pg
 

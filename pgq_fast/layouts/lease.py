@@ -365,11 +365,11 @@ class LeaseLayout:
 
     def _look_at(self, rows: Sequence[Row], owner: QueueManagerId) -> Claim:
         """The claim of *rows*, whose jobs are made when they are asked for."""
-        found, more, large = 0, False, False
+        found, large, cut = 0, False, False
         counts: Counter[QueueEntrypoint] = Counter()
         places: dict[QueueEntrypoint, tuple[int, int]] = {}
         for row in rows:
-            more, large, size, short, count, rank, last_id, _ = row[LEASE_COLUMNS:]
+            large, cut, size, short, count, rank, last_id, _ = row[LEASE_COLUMNS:]
             self._size = size_class(size)
             self._short = short
             if count:
@@ -381,9 +381,11 @@ class LeaseLayout:
         self._places.update(places)
         self._largest_part = max(counts.values()) / found if found else 1.0
         claim = Claim.unread(
-            found, more or found >= LARGEST_CLAIM, functools.partial(self._read, rows, owner)
+            found,
+            large or cut or found >= LARGEST_CLAIM,
+            functools.partial(self._read, rows, owner),
         )
-        claim.large = large
+        claim.large = bool(large)
         return claim
 
     def _read(self, rows: Sequence[Row], owner: QueueManagerId, claim: Claim) -> list[models.Job]:

@@ -4,10 +4,10 @@
 -- entrypoint only jobs behind the place ($5, $6) in the order of claims are looked at, and no more than
 -- $8: where it has more, nothing is taken that would come after those.
 --
--- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether more were
--- there than could be taken, and whether for their bytes; the size of the tables, whether an entrypoint has fewer jobs than could
--- have been taken (where there are limits), the number of the lease's jobs and the place of the last,
--- and whether this claim had no turn.
+-- A row for each lease with its jobs as arrays, one of NULLs where there is none; whether jobs were left
+-- that could have been taken, and whether an entrypoint has more than were looked at; the size of the
+-- tables, whether an entrypoint has fewer jobs than could have been taken (where there are limits), the
+-- number of the lease's jobs and the place of the last, and whether this claim had no turn.
 --
 -- Where entrypoints have concurrency limits, $9 has them in their order, 0 for none.
 --
@@ -299,20 +299,16 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
     (SELECT count(*) FROM next)
     -- single]
     -- [several
-    (SELECT count(*) FROM candidate)
-    -- several]
-        > (SELECT sum(cardinality(ids)) FROM leased)
-        -- [several
-        OR (SELECT turn FROM horizon) IS NOT NULL
-        -- several]
-        AS more,
-    -- [single
-    (SELECT count(*) FROM next)
-    -- single]
-    -- [several
     (SELECT count(*) FROM known)
     -- several]
         > (SELECT sum(cardinality(ids)) FROM leased) AS large,
+    -- [single
+    false
+    -- single]
+    -- [several
+    (SELECT turn FROM horizon) IS NOT NULL
+    -- several]
+    AS cut,
     tables.size,
     -- [limited
     EXISTS (

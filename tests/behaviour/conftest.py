@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import psycopg
 import pytest
 import pytest_asyncio
 import uvloop
 
-from behaviour.helpers import Enqueue, LayoutSpy, Tables
+from behaviour.helpers import Enqueue, LayoutSpy, Tables, awaitable_enqueue
 from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries, SyncQueries
@@ -58,17 +58,16 @@ async def enqueue(request: pytest.FixtureRequest, queue_dsn: str) -> AsyncIterat
     async with AsyncExitStack() as stack:
         if request.param == "sync-psycopg":
             connection = stack.enter_context(psycopg.connect(queue_dsn, autocommit=True))
-            yield _awaitable(SyncQueries(SyncPsycopgDriver(connection)))
+            yield awaitable_enqueue(SyncQueries(SyncPsycopgDriver(connection)))
         else:
             yield Queries(await open_driver(request.param, queue_dsn, stack)).enqueue
 
 
-def _awaitable(queries: SyncQueries) -> Enqueue:
-    async def call(*args: Any, **kwargs: Any) -> list[Any]:
-        result: list[Any] = queries.enqueue(*args, **kwargs)
-        return result
-
-    return call
+@pytest.fixture(params=["asyncpg", "psycopg"])
+def library(request: pytest.FixtureRequest) -> Literal["asyncpg", "psycopg"]:
+    """The library of connections that a worker owns."""
+    name: Literal["asyncpg", "psycopg"] = request.param
+    return name
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pgq_fast.layouts.compat import CompatLayout
 from pgq_fast.layouts.lease import LeaseLayout
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
+from pgq_fast.queries import SyncQueries
 from pgq_fast.settings import Layout
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 from pgq_fast.worker.port import worker_layout
@@ -27,6 +28,17 @@ DEADLINE = 30.0
 
 Enqueue: TypeAlias = Callable[..., Awaitable[list[Any]]]
 """``Queries.enqueue``, or what behaves like it."""
+
+
+def awaitable_enqueue(queries: SyncQueries) -> Enqueue:
+    """``enqueue`` of *queries*, to be called as the others are."""
+
+    async def call(*args: Any, **kwargs: Any) -> list[Any]:
+        result: list[Any] = queries.enqueue(*args, **kwargs)
+        return result
+
+    return call
+
 
 QUIET: dict[str, Any] = {"log_aggregation_interval": timedelta(0)}
 

@@ -23,12 +23,6 @@ pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
 APPLICATION = "the owned one"
 
 
-@pytest.fixture(params=["asyncpg", "psycopg"])
-def library(request: pytest.FixtureRequest) -> Literal["asyncpg", "psycopg"]:
-    name: Literal["asyncpg", "psycopg"] = request.param
-    return name
-
-
 @pytest.fixture
 def pgq(queue_dsn: str, library: Literal["asyncpg", "psycopg"]) -> PgQueuer:
     return PgQueuer.from_dsn(

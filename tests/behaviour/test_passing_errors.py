@@ -42,12 +42,6 @@ _MADE_OF: Final = {
 }
 
 
-@pytest.fixture(params=["asyncpg", "psycopg"])
-def library(request: pytest.FixtureRequest) -> Literal["asyncpg", "psycopg"]:
-    name: Literal["asyncpg", "psycopg"] = request.param
-    return name
-
-
 @pytest.fixture
 def pgq(queue_dsn: str, library: Literal["asyncpg", "psycopg"]) -> PgQueuer:
     return PgQueuer.from_dsn(queue_dsn, library, settings=ConnectionSettings(application_name="w"))

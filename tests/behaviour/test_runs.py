@@ -85,6 +85,19 @@ async def test_drain_waits_for_what_is_deferred_and_what_comes_meanwhile(
     assert await tables.count() == 0
 
 
+def bring(manager: QueueManager, what: str, gate: asyncio.Event) -> None:
+    """Have a job of "e", once *gate* is open, end with something that is to run after it."""
+
+    @manager.entrypoint("e")
+    async def handler(job: Job) -> None:
+        if job.attempts or job.payload == b"child":
+            return
+        await gate.wait()
+        if what == "retry":
+            raise RetryRequested(AT_ONCE)
+        await manager.queries.enqueue("e", b"child")
+
+
 @pytest.mark.parametrize("brings", ["retry", "child"])
 async def test_a_job_that_ends_while_the_drained_queue_is_probed(
     manager: QueueManager, tables: Tables, monkeypatch: pytest.MonkeyPatch, brings: str
@@ -100,15 +113,7 @@ async def test_a_job_that_ends_while_the_drained_queue_is_probed(
         await asyncio.sleep(0.05)
         return due
 
-    @manager.entrypoint("e")
-    async def handler(job: Job) -> None:
-        if job.attempts or job.payload == b"child":
-            return
-        await gate.wait()
-        if brings == "retry":
-            raise RetryRequested(AT_ONCE)
-        await manager.queries.enqueue("e", b"child")
-
+    bring(manager, brings, gate)
     monkeypatch.setattr(layout_type, "rest", slow_probe)
     await enqueue(manager, 1)
     started = asyncio.get_running_loop().time()
@@ -140,22 +145,16 @@ async def test_a_job_that_ends_while_a_claim_finds_the_queue_empty(
             await asyncio.sleep(0.05)
         return claim
 
-    @manager.entrypoint("e")
-    async def handler(job: Job) -> None:
-        if job.attempts or job.payload == b"child":
-            return
-        if job.payload == b"1":
-            # Its end has the worker claim again, while the other job runs.
-            await rested.wait()
-            return
-        await gate.wait()
-        if brings == "retry":
-            raise RetryRequested(AT_ONCE)
-        await manager.queries.enqueue("e", b"child")
+    @manager.entrypoint("other")
+    async def other(job: Job) -> None:
+        # Its end has the worker claim again, while the first job runs.
+        await rested.wait()
 
+    bring(manager, brings, gate)
     monkeypatch.setattr(layout_type, "claim", slow_claim)
     monkeypatch.setattr(layout_type, "rest", rest)
-    await enqueue(manager, 2)
+    await enqueue(manager, 1)
+    await enqueue(manager, 1, "other")
     await drain(manager)
     assert await tables.count() == 0
     assert len(await tables.ended()) == (2 if brings == "retry" else 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from behaviour.helpers import Tables
+from behaviour.helpers import Enqueue, Tables, awaitable_enqueue
 from pgq_fast.db import SyncPsycopgDriver
 from pgq_fast.memory import InMemoryDriver, InMemoryQueries
 from pgq_fast.qm import QueueManager
@@ -21,8 +21,6 @@ from pgq_fast.settings import Layout
 from support.drivers import open_driver
 from support.layouts import queries_of
 from support.reuse import ReusedDatabases
-
-Enqueue = Callable[..., Awaitable[list[Any]]]
 
 PLACES: Final = [
     "memory",
@@ -87,13 +85,7 @@ def enqueue(place: str, place_dsn: str, queries: Any) -> Iterator[Enqueue]:
         yield queries.enqueue
         return
     with psycopg.connect(place_dsn, autocommit=True) as connection:
-        blocking = SyncQueries(SyncPsycopgDriver(connection), queries.qbq)
-
-        async def call(*args: Any, **kwargs: Any) -> list[Any]:
-            result: list[Any] = blocking.enqueue(*args, **kwargs)
-            return result
-
-        yield call
+        yield awaitable_enqueue(SyncQueries(SyncPsycopgDriver(connection), queries.qbq))
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -85,6 +85,8 @@ class Peer:
     settings: dict[str, dict[str, Any]]
     package: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    best_of_two: dict[str, Any] | None = None
+    """The best settings of each of two worker processes, where they are others."""
 
     @property
     def is_node(self) -> bool:
@@ -92,6 +94,7 @@ class Peer:
 
 
 BEST: Final = {"consumers": 2, "run": {"batch_size": 1000}}
+ALONE: Final = {"consumers": 1}
 PEERS: Final = (
     Peer(
         "pgqueuer",
@@ -115,6 +118,7 @@ PEERS: Final = (
         {"defaults": {}, "best": BEST},
         "pgq_fast",
         {"PGQUEUER_LAYOUT": "compat"},
+        {**BEST, **ALONE},
     ),
     Peer(
         "pgq_fast lease",
@@ -127,6 +131,7 @@ PEERS: Final = (
         {"defaults": {}, "best": {"consumers": 2}},
         "pgq_fast",
         {"PGQUEUER_LAYOUT": "lease"},
+        ALONE,
     ),
     Peer(
         "procrastinate",
@@ -451,6 +456,7 @@ class Task:
     jobs: Callable[[Peer, str], int]
     run: Callable[[Trial, int], float]
     settings: tuple[str, ...] = ("defaults", "best")
+    processes: int = 1
 
 
 TASKS: Final[Mapping[str, Task]] = {
@@ -466,6 +472,7 @@ TASKS: Final[Mapping[str, Task]] = {
         lambda peer, setting: 2 * peer.jobs[setting],
         lambda trial, jobs: trial.drain(jobs, processes=2),
         ("best",),
+        processes=2,
     ),
     "bulk": Task(
         "Enqueue in bulk, the library's fastest documented call",
@@ -495,9 +502,16 @@ def scaled(task: Task, peer: Peer, setting: str, scale: float) -> int:
     return max(FEWEST, round(task.jobs(peer, setting) * scale))
 
 
+def suited(task: Task, peer: Peer) -> Peer:
+    """*peer*, with the best settings for the number of processes that *task* has."""
+    if task.processes == 1 or peer.best_of_two is None:
+        return peer
+    return replace(peer, settings={**peer.settings, "best": peer.best_of_two})
+
+
 def words(task: Task, peer: Peer, setting: str, scale: float) -> str:
     """What was set, and the number of jobs, which a rate may depend on."""
-    settings = peer.settings[setting]
+    settings = suited(task, peer).settings[setting]
     said = json.dumps(settings) if settings else "all defaults"
     return f"{scaled(task, peer, setting, scale):,} jobs, {said}"
 
@@ -546,7 +560,8 @@ def measure(
                         continue
                     jobs = scaled(task, peer, setting, scale)
                     try:
-                        with new_trial(peer, setting, interpreters.of(peer), dsn) as trial:
+                        python = interpreters.of(peer)
+                        with new_trial(suited(task, peer), setting, python, dsn) as trial:
                             value = task.run(trial, jobs)
                     except (BenchError, MeasurementError) as error:
                         errors[key] = str(error)

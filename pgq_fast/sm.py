@@ -3,8 +3,9 @@
 A schedule is a row, ``queued`` until a scheduler claims it at its tick and ``picked`` while the
 function runs. The claim moves ``next_run`` on to the following tick, the end of the run makes the
 row ``queued`` again. A run keeps its row by a heartbeat a second; a row without one for 30 seconds
-is claimed anew. A run that outlasts its own next tick delays it; ticks missed altogether collapse
-into one run.
+is claimed anew. While a function blocks the event loop, a thread sends the heartbeats, where the
+driver has connections of its own. A run that outlasts its own next tick delays it; ticks missed
+altogether collapse into one run.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from pgq_fast.executors import (
     ScheduleExecutorFactoryParameters,
     wants_context,
 )
+from pgq_fast.layouts.base import Statement
+from pgq_fast.layouts.renewal import schedule_renewal
 from pgq_fast.logconfig import logger
 from pgq_fast.models import CronExpressionEntrypoint, Schedule, ScheduleContext
 from pgq_fast.repository import RepositoryPort
+from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import TaskManager, cancel_and_wait, wait_for_event
 from pgq_fast.types import CronEntrypoint, CronExpression, ScheduleId
+from pgq_fast.watchdog import Culprit, Siblings, Watchdog
 
 __all__ = ["SchedulerManager"]
 
@@ -109,6 +114,10 @@ class SchedulerManager:
         init=False, default_factory=dict
     )
     active_heartbeat_ids: set[ScheduleId] = dataclasses.field(init=False, default_factory=set)
+    # What was claimed, by the task that runs it or is about to.
+    _claimed: dict[asyncio.Task[Any], Schedule] = dataclasses.field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def schedule(
         self,
@@ -293,7 +302,10 @@ class SchedulerManager:
             for schedule in due:
                 key = CronExpressionEntrypoint(schedule.entrypoint, schedule.expression)
                 run = self.dispatch(self.registry[key], schedule)
-                running.add(asyncio.create_task(run, name=f"schedule {schedule.entrypoint}"))
+                task = asyncio.create_task(run, name=f"schedule {schedule.entrypoint}")
+                self._claimed[task] = schedule
+                task.add_done_callback(self._claimed.pop)
+                running.add(task)
         claim.result()
         return len(due)
 
@@ -314,6 +326,9 @@ class SchedulerManager:
         """Heartbeats for the length of the block; the last one is sent to its end."""
         done = asyncio.Event()
         task = asyncio.create_task(self._heartbeat_until(done))
+        watchdog = self._watchdog()
+        if watchdog is not None:
+            watchdog.start()
         try:
             yield task
         finally:
@@ -322,6 +337,28 @@ class SchedulerManager:
                 await asyncio.wait({task})
             finally:
                 await cancel_and_wait(task)
+                if watchdog is not None:
+                    await watchdog.stop()
+
+    def _watchdog(self) -> Watchdog | None:
+        """What sends heartbeats while the loop is blocked: it has to know where to connect."""
+        driver, settings = self.queries.driver, self.queries.qbe.settings
+        if not isinstance(driver, Siblings) or not isinstance(settings, DBSettings):
+            return None
+
+        def renewal() -> Statement | None:
+            # Copied in one step: another thread may ask.
+            claimed = list(self._claimed.values())
+            return schedule_renewal(settings, [each.id for each in claimed]) if claimed else None
+
+        return Watchdog(driver, renewal, LONGEST_WAIT, self._culprit)
+
+    def _culprit(self, task: asyncio.Task[object] | None) -> Culprit | None:
+        """The schedule whose function runs in *task*; another thread may ask."""
+        schedule = None if task is None else self._claimed.get(task)
+        if schedule is None:
+            return None
+        return Culprit(f"schedule {schedule.entrypoint}", {"schedule": schedule.entrypoint})
 
     async def _heartbeat_until(self, done: asyncio.Event) -> None:
         while not await wait_for_event(done, HEARTBEAT_INTERVAL):

@@ -105,6 +105,20 @@ def _is_wanted(item: pytest.Item) -> bool:
     return layout != Layout.lease.value or kind != "asyncpg-pool" or item.path.stem in POOL_MODULES
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import modules of which the marks that are asked for select no test."""
+    if not collection_path.match("test_*.py"):
+        return None
+    folder = collection_path.relative_to(HERE).parts[0]
+    unwanted = False
+    if config.option.markexpr == "not impl_agnostic":
+        unwanted = folder in IMPL_AGNOSTIC and collection_path.stem not in KERNEL_MODULES
+    elif config.option.markexpr == "pg_matrix":
+        unwanted = folder not in PG_MATRIX and "pg_matrix" not in collection_path.read_text("utf-8")
+    # None leaves it to others, as False would not.
+    return unwanted or None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose among the combinations, and mark, before ``-m`` selects by marks."""

@@ -6,6 +6,7 @@ The statements are in ``sql/compat``; here is how their parameters are made and 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -16,6 +17,7 @@ from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rejected, Rest, Retry, Statement
+from pgq_fast.layouts.looks import Looks
 from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import size_class, sized_statement, statement
@@ -59,6 +61,7 @@ def claim_statement(
     ending: Sequence[JobId] = (),
     relaxed: bool = False,
     by_due_time: bool = False,
+    looks: int | None = None,
     size: int = 0,
 ) -> Statement:
     """The claim with just the gates that are in use.
@@ -76,13 +79,18 @@ def claim_statement(
             transaction of its own, and that ends no jobs.
         by_due_time: Whether to find the jobs that have been due longest, best priority first among
             them, by a scan that does not touch jobs that are not due.
+        looks: Jobs of each entrypoint without a limit to look at, at most *batch_size*; None for
+            that many. Not with *budget* or *by_due_time*.
         size: The :func:`~pgq_fast.sql.size_class` of the table.
     """
+    most = min(batch_size, LARGEST_CLAIM)
+    looks = most if looks is None else looks
     flags = [
         "fixed" if budget is None else "budget",
         "due" if by_due_time else "ordered",
+        "all" if looks >= most else "some",
     ]
-    args: list[object] = [min(batch_size, LARGEST_CLAIM), entrypoints.names, owner, max_bytes]
+    args: list[object] = [most, entrypoints.names, owner, max_bytes, looks]
     if relaxed:
         flags.append("relaxed")
     if entrypoints.seats is not None:
@@ -105,7 +113,7 @@ def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
     Raises:
         MalformedRowError: The driver did not return what the statement selects.
     """
-    ((raw, more, _),) = rows
+    ((raw, large, cut, _),) = rows
     if raw is None:
         return Claim([])
     try:
@@ -117,7 +125,11 @@ def read_claim(rows: Sequence[Row], owner: QueueManagerId) -> Claim:
         ) from error
     for job_id, reason in faults:
         logger.error("Job %s cannot be read: %s", job_id, reason, extra={"job_id": job_id})
-    return Claim(jobs, [Rejected(JobId(job_id), reason) for job_id, reason in faults], bool(more))
+    rejected = [Rejected(JobId(job_id), reason) for job_id, reason in faults]
+    claim = Claim(jobs, rejected)
+    claim.large = bool(large)
+    claim.more = claim.large or bool(cut) or claim.found >= LARGEST_CLAIM
+    return claim
 
 
 def lost_seat(error: BaseException, settings: DBSettings) -> bool:
@@ -192,6 +204,7 @@ class CompatLayout:
         self._in_transaction = driver.in_transaction if isinstance(driver, RowDriver) else None
         self.can_end_in_claim = not (isinstance(driver, RowDriver) and driver.is_concurrent)
         self._by_due_time = False
+        self._looks = Looks()
         self._size = 0
 
     async def fetch_claim(self, claim: Statement, owner: QueueManagerId) -> Claim | None:
@@ -209,9 +222,7 @@ class CompatLayout:
                 return None
             raise
         found = read_claim(rows, owner)
-        found.large = found.more
-        found.more = found.more or found.found >= LARGEST_CLAIM
-        self._size = size_class(rows[0][2])
+        self._size = size_class(rows[0][-1])
         return found
 
     async def claim(
@@ -235,6 +246,9 @@ class CompatLayout:
         if ending and not together:
             await self.finish(ending, owner)
             ending = ()
+        looks: int | None = None
+        if not self._by_due_time:
+            looks = self._looks.at(min(batch_size, LARGEST_CLAIM), len(limits))
         began = time.monotonic()
         claim = await self.fetch_claim(
             claim_statement(
@@ -248,6 +262,7 @@ class CompatLayout:
                 # What is ended must stay so, or a crash of the server runs it again.
                 relaxed=self._in_transaction is not None and not ending,
                 by_due_time=self._by_due_time,
+                looks=looks,
                 size=self._size,
             ),
             owner,
@@ -256,6 +271,8 @@ class CompatLayout:
             if ending:
                 await self.finish(ending, owner)
             return Claim([])
+        if len(limits) > 1:
+            self._looks.brought(Counter(job.entrypoint for job in claim.jobs).values())
         # Its own too, if it is late with its heartbeats.
         claim.known = stale_after is not None
         full = claim.found >= batch_size or claim.more

@@ -24,6 +24,7 @@ from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rest, Retry
 from pgq_fast.layouts.lease_log import log_modes
 from pgq_fast.layouts.leases import Lease, Leases, Place
+from pgq_fast.layouts.looks import Looks
 from pgq_fast.layouts.promotion import Promotion
 from pgq_fast.layouts.waiting import Waiting
 from pgq_fast.logconfig import logger
@@ -76,14 +77,6 @@ BUSY_CLAIMS: Final = 2
 """Full claims in a row after which a worker does not wait to be told any more."""
 
 
-LOOKS: Final = 1_000
-"""Jobs of all entrypoints together that a claim may look at without asking whether that is many."""
-
-SPARE: Final = 1.25
-"""How many times as many jobs of each entrypoint are looked at as the last claim took of the one
-that it took most of."""
-
-
 class LeaseLayout:
     """:class:`~pgq_fast.layouts.base.WorkerLayout` on the tables of the lease layout.
 
@@ -122,8 +115,7 @@ class LeaseLayout:
         self._full_claims = 0
         # Whether others are likely to be claiming from a long line, too.
         self._takes_turns = True
-        # The part of a claim that its most frequent entrypoint had.
-        self._largest_part = 1.0
+        self._looks = Looks()
         # Of the last claim: seconds that its statement took, whether (with limits) there were fewer
         # jobs than it could have taken, and the class of the tables' size.
         self._took = 0.0
@@ -261,7 +253,7 @@ class LeaseLayout:
             codec.encode_ids([rank for rank, _ in places]),
             codec.encode_ids([number for _, number in places]),
             False,
-            size if budget is not None else self._share_of(size),
+            size if budget is not None else self._looks.at(size, len(self._names)),
         ]
         if self._seats is not None:
             args.append(self._seats)
@@ -293,17 +285,6 @@ class LeaseLayout:
         claim = self._look_at(rows, owner)
         claim.exhausted = not claim.found and not onward and self._seats is None
         return claim
-
-    def _share_of(self, size: int) -> int:
-        """Jobs of each entrypoint that a claim of *size* looks at.
-
-        To look is to lock. As many as are wanted in all of each of many entrypoints would cost many
-        times what the claim brings, and hide them from other workers. If it are too few, the claim
-        brings fewer, and the next one looks at more.
-        """
-        if size * len(self._names) <= LOOKS:
-            return size
-        return min(size, int(SPARE * size * self._largest_part) + 1)
 
     async def _send_claim(
         self,
@@ -379,7 +360,7 @@ class LeaseLayout:
                 counts[name] += count
                 places[name] = max((rank, last_id), places.get(name, FRONT))
         self._places.update(places)
-        self._largest_part = max(counts.values()) / found if found else 1.0
+        self._looks.brought(counts.values())
         claim = Claim.unread(
             found,
             large or cut or found >= LARGEST_CLAIM,

@@ -24,11 +24,11 @@ from pgq_fast.executors import EntrypointExecutor
 from pgq_fast.layouts.base import Outcome, Rejected, Retry
 from pgq_fast.logconfig import logger
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint
+from pgq_fast.watchdog import Culprit
 from pgq_fast.worker.acks import Acknowledger, is_attempts, stand_in
 from pgq_fast.worker.context import JobContext
 from pgq_fast.worker.observing import Observation
 from pgq_fast.worker.reused import ReusedTasks
-from pgq_fast.worker.watchdog import Culprit
 
 if TYPE_CHECKING:
     from pgq_fast.qm import QueueManager
@@ -286,9 +286,9 @@ class Dispatcher:
         # Copied in one step, which no other thread can interrupt.
         for job_id, context in list(contexts.items()):
             if context.task is task:
-                return Culprit(context.entrypoint, job_id)
+                return _culprit(job_id, context.entrypoint)
         starting = contexts.starting
-        return None if starting is None else Culprit(starting.entrypoint, starting.id)
+        return None if starting is None else _culprit(starting.id, starting.entrypoint)
 
     def displace(self, jobs: Sequence[models.Job]) -> None:
         """Make room for *jobs* where earlier runs of them have not ended yet.
@@ -435,6 +435,10 @@ class Dispatcher:
         ):
             return job
         return stand_in(job_id, self._manager.queue_manager_id, job)
+
+
+def _culprit(job_id: JobId, entrypoint: QueueEntrypoint) -> Culprit:
+    return Culprit(f"job {job_id} of {entrypoint}", {"job_id": job_id, "entrypoint": entrypoint})
 
 
 class _Ended:

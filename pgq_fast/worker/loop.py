@@ -32,14 +32,15 @@ from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
 from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
+from pgq_fast.watchdog import Siblings, Watchdog
 from pgq_fast.worker import upkeep
 from pgq_fast.worker.acks import Acknowledger
 from pgq_fast.worker.context import JobContext
 from pgq_fast.worker.dispatch import Dispatcher
+from pgq_fast.worker.nonsense import Nonsense
 from pgq_fast.worker.observing import Observation, ObservedLayout
 from pgq_fast.worker.pace import Pace
 from pgq_fast.worker.port import worker_layout
-from pgq_fast.worker.watchdog import Siblings, Watchdog
 
 if TYPE_CHECKING:
     from pgq_fast.qm import QueueManager
@@ -121,6 +122,7 @@ class Worker:
         self.ended_counted = 0
         self.ended_at_batch = 0
         self.wake_at_delete = False
+        self.nonsense = Nonsense(manager.channel)
         self.orphans_possible = False
         # By what fails at present: the last pause, in seconds.
         self._pauses: dict[str, float] = {}
@@ -169,6 +171,7 @@ class Worker:
                 await self._quietly(
                     driver.remove_listener(manager.channel, self.heard), "stop listening"
                 )
+            self.nonsense.close()
         self._raise_listener_failure(background)
 
     async def _raise_layout_mismatch(self, error: Exception) -> None:
@@ -195,7 +198,8 @@ class Worker:
         timeout = self.heartbeat_timeout.total_seconds()
         if timeout <= 0:
             return None
-        return Watchdog(driver, renewal(settings, self.owner), timeout, self.dispatcher.running)
+        statement = renewal(settings, self.owner)
+        return Watchdog(driver, lambda: statement, timeout, self.dispatcher.running)
 
     def _background(self) -> dict[str, Coroutine[Any, Any, None]]:
         manager = self.manager
@@ -508,7 +512,7 @@ class Worker:
     # -- Notifications ------------------------------------------------------------------------
 
     def heard(self, payload: str | bytes | bytearray) -> None:
-        """Take a NOTIFY of the queue's channel; one that makes no sense is reported and ignored."""
+        """Take a NOTIFY of the queue's channel; one that makes no sense is ignored."""
         try:
             kind, detail = notify.parse_event(payload)
             if kind == "table_changed_event":
@@ -526,12 +530,7 @@ class Worker:
                 if future is not None and not future.done():
                     future.set_result(event)
         except ValueError as error:
-            logger.warning(
-                "Ignored a notification of %d characters on channel %s: %s",
-                len(payload),
-                self.manager.channel,
-                type(error).__name__,
-            )
+            self.nonsense.take(payload, error)
 
     # -- End ----------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ def scans(plan: dict[str, Any]) -> set[str]:
     } | {node["Index Name"] for node in nodes(plan) if node["Node Type"] == "Bitmap Index Scan"}
 
 
+LOOKS = 600
 CLAIM = ["1000", "'{e,quiet}'", f"'{OWNER}'", "16777216"]
 
 
@@ -128,8 +129,9 @@ async def test_a_claim_reads_the_front_of_the_line_in_order(
             2**24,
             ending=[1, 2] if ending else (),
             relaxed=not ending,
+            looks=LOOKS,
         )
-        literals = [*CLAIM]
+        literals = [*CLAIM, str(LOOKS)]
         if wanted.seats is not None:
             literals.append("'{3,0}'")
         if rescue:
@@ -158,7 +160,7 @@ async def test_jobs_are_found_by_due_time_without_those_that_are_not_due(
     claim = compat.claim_statement(
         SETTINGS, 1000, wanted, OWNER, None, 2**24, relaxed=True, by_due_time=True
     )
-    for plan in await plans(tables, claim.query, *CLAIM):
+    for plan in await plans(tables, claim.query, *CLAIM, "1000"):
         assert scans(subplan(plan, "next")) == {"pgqueuer_ep_ea_idx"}
     for plan in await plans(tables, statement("compat/next_due", SETTINGS), "'{e,quiet}'"):
         assert scans(plan) == {"pgqueuer_ep_ea_idx"}

@@ -44,10 +44,13 @@ def test_each_library_is_measured_in_the_same_way(peers: Any, pg_dsn: str) -> No
 
 def test_two_workers_single_jobs_and_waits(peers: Any, pg_dsn: str) -> None:
     chosen = [named(peers, "pgq_fast lease")]
-    for chart in peers.measure(chosen, 1, 0.0001, pg_dsn, ("drain-2", "single", "wait")):
+    charts = peers.measure(chosen, 1, 0.0001, pg_dsn, ("drain-2", "single", "wait"))
+    for chart in charts:
         assert chart["missing"] == []
         (series,) = chart["series"]
         assert all(point["runs"][0] > 0 for point in series["points"])
+    said = [chart["series"][0]["points"][0]["settings"] for chart in charts[:2]]
+    assert ['"consumers": 1' in text for text in said] == [True, False]
 
 
 def test_handlers_in_other_processes_are_counted(

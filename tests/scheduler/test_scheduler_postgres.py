@@ -9,17 +9,21 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import psycopg
 import pytest
 
 import pgq_fast
 from pgq_fast import sm
+from pgq_fast.applications import PgQueuer
 from pgq_fast.models import CronExpressionEntrypoint, Schedule, ScheduleContext
 from pgq_fast.queries import Queries
 from pgq_fast.sm import SchedulerManager
@@ -427,3 +431,41 @@ async def test_the_original_and_this_share_their_ticks(
     finally:
         await connection.close()
     assert len({tick for tick, _ in ticks}) == len(ticks)
+
+
+@pytest.mark.parametrize("library", ["asyncpg", "psycopg"])
+async def test_a_function_that_blocks_the_loop_costs_nobody_a_run(
+    queue_dsn: str,
+    library: Literal["asyncpg", "psycopg"],
+    running: Running,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was claimed with it, and has not begun, keeps its row as well."""
+    monkeypatch.setattr(sm, "LONGEST_WAIT", 1.0)
+    pgq = PgQueuer.from_dsn(queue_dsn, library)
+    begun: list[str] = []
+    beats: set[datetime] = set()
+
+    async def blocks(schedule: Schedule) -> None:
+        begun.append(schedule.entrypoint)
+        end = time.monotonic() + 30
+        with psycopg.connect(queue_dsn, autocommit=True) as connection:
+            while len(beats) < 4 and time.monotonic() < end:
+                found = connection.execute(
+                    "SELECT heartbeat FROM pgqueuer_schedules WHERE status = 'picked'"
+                ).fetchall()
+                # Of one statement.
+                if len(found) == 2 and found[0] == found[1]:
+                    beats.update(found[0])
+                time.sleep(0.02)  # noqa: ASYNC251
+
+    pgq.schedule("one", EVERY_SECOND)(blocks)
+    pgq.schedule("other", EVERY_SECOND)(blocks)
+    async with running(pgq.sm):
+        await eventually(lambda: len(begun) >= 2)
+    assert len(beats) >= 4
+    assert f"by schedule {begun[0]} in " in caplog.text
+    assert "heartbeats are sent from outside" in caplog.text
+    assert not any(each.name == "pgq_fast watchdog" for each in threading.enumerate())

@@ -12,8 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from pgq_fast.layouts.base import Statement
-from pgq_fast.types import JobId, QueueEntrypoint
-from pgq_fast.worker.watchdog import BLOCKED_AFTER, LOOKS, Culprit, Watchdog
+from pgq_fast.watchdog import BLOCKED_AFTER, LOOKS, Culprit, Watchdog
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -48,6 +47,10 @@ class Server:
         self.closed += 1
 
 
+def always() -> Statement:
+    return RENEWAL
+
+
 def nobody(task: asyncio.Task[object] | None) -> Culprit | None:
     return None
 
@@ -65,7 +68,7 @@ async def test_it_renews_while_the_loop_is_blocked_and_no_longer(
     server = Server()
     # So long that a busy machine is not taken for a blocked loop.
     timeout = 4 * TIMEOUT
-    watchdog = Watchdog(server, RENEWAL, timeout, nobody)
+    watchdog = Watchdog(server, always, timeout, nobody)
     watchdog.start()
     await asyncio.sleep(timeout / 4)
     assert server.made == 0
@@ -84,7 +87,7 @@ async def test_it_renews_while_the_loop_is_blocked_and_no_longer(
 
 async def test_a_short_block_is_none(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
-    watchdog = Watchdog(server, RENEWAL, 40.0, nobody)
+    watchdog = Watchdog(server, always, 40.0, nobody)
     watchdog.start()
     time.sleep(0.2)  # noqa: ASYNC251
     await asyncio.sleep(0)
@@ -93,15 +96,40 @@ async def test_a_short_block_is_none(caplog: pytest.LogCaptureFixture) -> None:
     assert "blocked" not in caplog.text
 
 
+async def test_what_nobody_holds_is_not_vouched_for(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    held: list[Statement] = []
+    asked = 0
+
+    def renewal() -> Statement | None:
+        nonlocal asked
+        asked += 1
+        return held[0] if held else None
+
+    watchdog = Watchdog(server, renewal, TIMEOUT, nobody)
+    watchdog.start()
+    await asyncio.sleep(0)
+    block(lambda: asked >= 3)
+    await asyncio.sleep(2 * TIMEOUT / LOOKS)
+    assert server.made == 0
+    assert "blocked" not in caplog.text
+    held.append(RENEWAL)
+    block(lambda: len(server.sent) >= 1)
+    await asyncio.sleep(2 * TIMEOUT / LOOKS)
+    await watchdog.stop()
+    assert set(server.sent) == {("renew", (1,))}
+    assert "blocked" in caplog.text
+
+
 async def test_the_task_that_blocks_is_asked_about(caplog: pytest.LogCaptureFixture) -> None:
     asked: list[asyncio.Task[object] | None] = []
     server = Server()
 
     def culprit(task: asyncio.Task[object] | None) -> Culprit:
         asked.append(task)
-        return Culprit(QueueEntrypoint("mail"), JobId(7))
+        return Culprit("job 7 of mail", {"job_id": 7})
 
-    watchdog = Watchdog(server, RENEWAL, TIMEOUT, culprit)
+    watchdog = Watchdog(server, always, TIMEOUT, culprit)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 1)
@@ -120,7 +148,7 @@ async def test_a_job_that_cannot_be_named_is_kept_alive_all_the_same(
     def culprit(task: asyncio.Task[object] | None) -> Culprit:
         raise AttributeError("id")
 
-    watchdog = Watchdog(server, RENEWAL, TIMEOUT, culprit)
+    watchdog = Watchdog(server, always, TIMEOUT, culprit)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 2)
@@ -140,7 +168,7 @@ async def test_a_log_that_is_blocked_holds_up_no_heartbeat() -> None:
     stuck = Stuck()
     log = logging.getLogger("pgqueuer")
     log.addHandler(stuck)
-    watchdog = Watchdog(server, RENEWAL, TIMEOUT, nobody)
+    watchdog = Watchdog(server, always, TIMEOUT, nobody)
     try:
         watchdog.start()
         await asyncio.sleep(0)
@@ -154,8 +182,8 @@ async def test_a_log_that_is_blocked_holds_up_no_heartbeat() -> None:
 async def test_its_end_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(hangs=True)
     # It notices at once, and would wait for more than a minute.
-    monkeypatch.setattr("pgq_fast.worker.watchdog.LOOKS", 3200)
-    watchdog = Watchdog(server, RENEWAL, 160.0, nobody)
+    monkeypatch.setattr("pgq_fast.watchdog.LOOKS", 3200)
+    watchdog = Watchdog(server, always, 160.0, nobody)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 1)
@@ -172,7 +200,7 @@ async def test_a_failure_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
             raise OSError("no route")
 
     server = Server(fail)
-    watchdog = Watchdog(server, RENEWAL, TIMEOUT, nobody)
+    watchdog = Watchdog(server, always, TIMEOUT, nobody)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 3)
@@ -193,7 +221,7 @@ def test_the_loop_may_end_first() -> None:
     before = threading.excepthook
 
     async def main() -> Watchdog:
-        watchdog = Watchdog(server, RENEWAL, TIMEOUT, nobody)
+        watchdog = Watchdog(server, always, TIMEOUT, nobody)
         watchdog.start()
         return watchdog
 
@@ -213,7 +241,7 @@ def test_a_loop_that_nobody_runs_is_not_blocked() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> Watchdog:
-        watchdog = Watchdog(server, RENEWAL, TIMEOUT, nobody)
+        watchdog = Watchdog(server, always, TIMEOUT, nobody)
         watchdog.start()
         return watchdog
 
@@ -228,7 +256,7 @@ def test_a_loop_that_nobody_runs_is_not_blocked() -> None:
 async def test_a_block_that_goes_on_is_reported_again(caplog: pytest.LogCaptureFixture) -> None:
     """Ever more rarely."""
     server = Server()
-    watchdog = Watchdog(server, RENEWAL, TIMEOUT / 4, nobody)
+    watchdog = Watchdog(server, always, TIMEOUT / 4, nobody)
     watchdog.start()
     await asyncio.sleep(0)
 

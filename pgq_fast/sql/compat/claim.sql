@@ -1,9 +1,11 @@
 -- Claim up to $1 queued jobs of the entrypoints $2 for the worker $3, best priority first; within a
 -- priority a job of each entrypoint in turn, so that a flood of one does not hold up the others, and
--- of each entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken.
+-- of each entrypoint the oldest first. The payloads may reach $4 bytes; one job is always taken. Of each
+-- entrypoint no more than $5 jobs are looked at: where it has more, nothing is taken that would come
+-- after those.
 --
--- One row: the jobs as a value of their own, whether more were there than could be taken, and the size
--- of the table.
+-- One row: the jobs as a value of their own, whether jobs were left that could have been taken, whether
+-- an entrypoint may have more than were looked at, and the size of the table.
 -- For entrypoints without a concurrency limit; claim_limited.sql has the rest.
 --
 -- Parameters stand in subqueries so that a plan for their values promises no more than a plan for
@@ -18,18 +20,18 @@ relaxed AS MATERIALIZED (
 ),
 -- relaxed]
 -- [ending
--- End the jobs $5 in the same round trip; see finish.sql. The owner is compared so that its index is
+-- End the jobs $6 in the same round trip; see finish.sql. The owner is compared so that its index is
 -- no choice: a worker may hold many more jobs than it ends here.
 ended AS (
     DELETE FROM {queue_table}
-    WHERE id = ANY($5::text::bigint[]) AND queue_manager_id IS NOT DISTINCT FROM $3::uuid
+    WHERE id = ANY($6::text::bigint[]) AND queue_manager_id IS NOT DISTINCT FROM $3::uuid
     RETURNING id, entrypoint, priority
 ),
 -- ending]
 -- [budget
--- $6: the most jobs that this worker may hold.
+-- $7: the most jobs that this worker may hold.
 room AS MATERIALIZED (
-    SELECT greatest(least($1::bigint, $6::bigint - count(*)), 0) AS jobs
+    SELECT greatest(least($1::bigint, $7::bigint - count(*)), 0) AS jobs
     FROM {queue_table}
     WHERE queue_manager_id = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
 ),
@@ -63,46 +65,48 @@ next AS (
             -- For a queue of deferred jobs, which the scan above would read for the few due ones.
             ORDER BY queue.entrypoint, queue.execute_after
             -- due]
-            LIMIT (SELECT $1::bigint)
+            LIMIT (SELECT $5::bigint)
             FOR UPDATE OF queue SKIP LOCKED
         ) AS line
         LIMIT 5000
     ) AS job
 ),
 -- [rescue
--- Picked jobs whose worker has not been heard of for $5: it died, or lost its connection.
+-- Picked jobs whose worker has not been heard of for $6: it died, or lost its connection.
 stale AS (
     SELECT id, priority, entrypoint,
         coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
     FROM {queue_table}
-    WHERE status = 'picked' AND heartbeat < now() - (SELECT $5::interval)
+    WHERE status = 'picked' AND heartbeat < now() - (SELECT $6::interval)
         AND entrypoint = ANY((SELECT $2::text[])::text[]) AND execute_after < now()
     ORDER BY priority DESC, id
     LIMIT (SELECT $1::bigint)
     FOR UPDATE SKIP LOCKED
 ),
 -- rescue]
+-- Priority and turn as one number, which is quick to compare: with the rescued ones, they are not more
+-- than 10,000 jobs.
 candidate AS (
-    SELECT id, priority, bytes,
-        row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
+    SELECT id, priority, bytes, entrypoint, looked_at,
+        (~priority)::bigint * 16384
+            + row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
     FROM (
-        SELECT id, priority, bytes, entrypoint FROM next
+        SELECT id, priority, bytes, entrypoint, true AS looked_at FROM next
         -- [rescue
         UNION ALL
-        SELECT id, priority, bytes, entrypoint FROM stale
+        SELECT id, priority, bytes, entrypoint, false FROM stale
         -- rescue]
     ) AS job
 ),
+-- include compat/parts/known
 best AS (
     SELECT id
     FROM (
-        SELECT id, priority, turn,
-            sum(bytes) OVER (ORDER BY priority DESC, turn, id ROWS UNBOUNDED PRECEDING) - bytes
-                AS before
-        FROM candidate
+        SELECT id, turn, sum(bytes) OVER (ORDER BY turn, id ROWS UNBOUNDED PRECEDING) - bytes AS before
+        FROM known
     ) AS job
     WHERE before < (SELECT $4::bigint)
-    ORDER BY priority DESC, turn, id
+    ORDER BY turn, id
     -- [fixed
     LIMIT (SELECT $1::bigint)
     -- fixed]
@@ -134,7 +138,14 @@ logged AS (
 -- The fields in the order in which the codec reads them: fixed lengths first. What does not differ
 -- from job to job is not among them. Text is sent as UTF-8 whatever the client's encoding.
 SELECT string_agg(record_send(job), ''::bytea ORDER BY job.priority DESC, job.id) AS jobs,
-    (SELECT count(*) FROM candidate) > count(*) AS more,
+    (SELECT count(*) FROM known) > count(*) AS large,
+    -- [all
+    false
+    -- all]
+    -- [some
+    (SELECT turn FROM horizon) IS NOT NULL
+    -- some]
+    AS cut,
     pg_relation_size('{queue_table}') AS size
 FROM (
     SELECT id::bigint, priority, attempts, created, execute_after, updated, slot::bigint,

@@ -1,4 +1,4 @@
--- Claim as claim.sql does, where some of the entrypoints $2 have a concurrency limit: $5, in their
+-- Claim as claim.sql does, where some of the entrypoints $2 have a concurrency limit: $6, in their
 -- order, 0 for none.
 --
 -- The unique index on (entrypoint, slot) of picked jobs is what holds a limit across workers: two
@@ -14,7 +14,7 @@ relaxed AS MATERIALIZED (
 -- relaxed]
 wanted AS MATERIALIZED (
     SELECT entrypoint, seats
-    FROM unnest((SELECT $2::text[]), (SELECT $5::bigint[])) AS wanted (entrypoint, seats)
+    FROM unnest((SELECT $2::text[]), (SELECT $6::bigint[])) AS wanted (entrypoint, seats)
 ),
 -- Jobs that count against a limit: those with an owner, seated or not.
 picked AS MATERIALIZED (
@@ -40,9 +40,9 @@ vacant AS MATERIALIZED (
     WHERE wanted.seats > 0 AND coalesce(picked.jobs, 0) < wanted.seats
 ),
 -- [budget
--- $7: the most jobs that this worker may hold.
+-- $8: the most jobs that this worker may hold.
 room AS MATERIALIZED (
-    SELECT greatest(least($1::bigint, $7::bigint - count(*)), 0) AS jobs
+    SELECT greatest(least($1::bigint, $8::bigint - count(*)), 0) AS jobs
     FROM {queue_table}
     WHERE queue_manager_id = $3::uuid AND entrypoint = ANY((SELECT $2::text[])::text[])
 ),
@@ -66,7 +66,7 @@ unlimited AS (
             -- [due
             ORDER BY queue.entrypoint, queue.execute_after
             -- due]
-            LIMIT (SELECT $1::bigint)
+            LIMIT (SELECT $5::bigint)
             FOR UPDATE OF queue SKIP LOCKED
         ) AS line
         LIMIT 5000
@@ -112,7 +112,7 @@ stale AS (
     SELECT id, priority, entrypoint,
         coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS bytes
     FROM {queue_table}
-    WHERE status = 'picked' AND heartbeat < now() - (SELECT $6::interval)
+    WHERE status = 'picked' AND heartbeat < now() - (SELECT $7::interval)
         AND entrypoint = ANY((SELECT $2::text[])::text[]) AND execute_after < now()
     ORDER BY priority DESC, id
     LIMIT (SELECT $1::bigint)
@@ -120,28 +120,29 @@ stale AS (
 ),
 -- rescue]
 candidate AS (
-    SELECT id, priority, bytes, entrypoint, seated,
-        row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
+    SELECT id, priority, bytes, entrypoint, seated, looked_at,
+        (~priority)::bigint * 16384
+            + row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
     FROM (
-        SELECT id, priority, bytes, entrypoint, false AS seated FROM unlimited
+        SELECT id, priority, bytes, entrypoint, false AS seated, true AS looked_at FROM unlimited
         UNION ALL
-        SELECT id, priority, bytes, entrypoint, true AS seated FROM limited
+        SELECT id, priority, bytes, entrypoint, true, false FROM limited
         -- [rescue
         UNION ALL
-        SELECT id, priority, bytes, entrypoint, false AS seated FROM stale
+        SELECT id, priority, bytes, entrypoint, false, false FROM stale
         -- rescue]
     ) AS job
 ),
+-- include compat/parts/known
 best AS MATERIALIZED (
     SELECT id, priority, entrypoint, seated
     FROM (
         SELECT id, priority, entrypoint, seated, turn,
-            sum(bytes) OVER (ORDER BY priority DESC, turn, id ROWS UNBOUNDED PRECEDING) - bytes
-                AS before
-        FROM candidate
+            sum(bytes) OVER (ORDER BY turn, id ROWS UNBOUNDED PRECEDING) - bytes AS before
+        FROM known
     ) AS job
     WHERE before < (SELECT $4::bigint)
-    ORDER BY priority DESC, turn, id
+    ORDER BY turn, id
     -- [fixed
     LIMIT (SELECT $1::bigint)
     -- fixed]
@@ -190,7 +191,14 @@ logged AS (
 )
 -- As in claim.sql.
 SELECT string_agg(record_send(job), ''::bytea ORDER BY job.priority DESC, job.id) AS jobs,
-    (SELECT count(*) FROM candidate) > count(*) AS more,
+    (SELECT count(*) FROM known) > count(*) AS large,
+    -- [all
+    false
+    -- all]
+    -- [some
+    (SELECT turn FROM horizon) IS NOT NULL
+    -- some]
+    AS cut,
     pg_relation_size('{queue_table}') AS size
 FROM (
     SELECT id::bigint, priority, attempts, created, execute_after, updated, slot::bigint,

@@ -1,14 +1,15 @@
 """Heartbeats while the event loop is blocked.
 
-A handler that computes, or calls what blocks, keeps the loop from sending heartbeats, and other
-workers would take its jobs for abandoned. So a thread looks at a clock that the loop sets:
+A handler that computes, or calls what blocks, keeps the loop from sending heartbeats, and others
+would take its worker's jobs, or its scheduler's runs, for abandoned. So a thread looks at a clock
+that the loop sets:
 
     watching -> (the clock stands still) -> renewing -> (it moves again) -> watching
 
 While it watches it has no connection, and costs a look at a number a few times within a heartbeat
 timeout. To renew, it opens a connection of its own, on an event loop of its own, and vouches for
-all that the worker holds until the clock moves; it closes the connection a while later, as what
-blocks once will often do so again. Nothing that the thread does can hold up the worker or its end.
+all that is held here until the clock moves; it closes the connection a while later, as what
+blocks once will often do so again. Nothing that the thread does can hold up the loop or its end.
 
 What it cannot help: code that holds the interpreter's lock all the time, such as an extension that
 computes without releasing it. The thread is held up like the loop then.
@@ -21,7 +22,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
@@ -29,7 +30,6 @@ from pgq_fast.drivers.failures import described
 from pgq_fast.layouts.base import Statement
 from pgq_fast.logconfig import logger
 from pgq_fast.tasks import wait_for_event
-from pgq_fast.types import JobId, QueueEntrypoint
 
 LOOKS: Final = 16
 """Looks at the clock within a heartbeat timeout; as often the loop sets it."""
@@ -47,10 +47,11 @@ FAREWELL: Final = 1.0
 
 
 class Culprit(NamedTuple):
-    """The job that keeps the loop from moving."""
+    """What keeps the loop from moving."""
 
-    entrypoint: QueueEntrypoint
-    job_id: JobId
+    name: str
+    facts: Mapping[str, object]
+    """For the log, as ``extra``."""
 
 
 @runtime_checkable
@@ -71,19 +72,20 @@ class Siblings(Protocol):
 
 
 class Watchdog:
-    """Sends the heartbeats of a worker while its loop does not; made on that loop.
+    """Sends heartbeats while the loop does not; made on that loop.
 
     Args:
-        driver: The worker's.
-        renewal: The statement that vouches for all that the worker holds.
-        timeout: Seconds of silence after which others take a worker for dead.
-        culprit: The job whose handler is running right now, if it is one; called in the thread.
+        driver: Whose siblings reach the server.
+        renewal: The statement that vouches for all that is held here, None while nothing is; called
+            in the thread, too.
+        timeout: Seconds of silence after which others take for abandoned what is held here.
+        culprit: What is running right now in the task, if it is ours; called in the thread.
     """
 
     def __init__(
         self,
         driver: Siblings,
-        renewal: Statement,
+        renewal: Callable[[], Statement | None],
         timeout: float,
         culprit: Callable[[asyncio.Task[object] | None], Culprit | None],
     ) -> None:
@@ -136,10 +138,11 @@ class Watchdog:
         self._moved = now
         self._timer = self._loop.call_later(self._look, self._tick)
         # The thread may have been late, or not have had its turn at all.
-        if stood >= (BLOCKED_AFTER if self._blocked_at else BLOCKED_AFTER + 1) * self._look:
+        enough = (BLOCKED_AFTER if self._blocked_at else BLOCKED_AFTER + 1) * self._look
+        if stood >= enough and self._renewal() is not None:
             logger.warning(
-                "The event loop was blocked for %.1f s by %s%s: no other job of this worker could "
-                "go on; move such work to a thread or a process",
+                "The event loop was blocked for %.1f s by %s%s: nothing else on it could go on; "
+                "move such work to a thread or a process",
                 stood,
                 _named(self._blocked_by),
                 self._blocked_at,
@@ -167,8 +170,11 @@ class Watchdog:
                     continue
                 idle = 0
                 if now - beaten >= BLOCKED_AFTER * self._look:
+                    renewal = self._renewal()
+                    if renewal is None:
+                        continue
                     self._identify(moved)
-                    if self._renew():
+                    if self._renew(renewal):
                         beaten = now
         finally:
             self._disconnect()
@@ -176,13 +182,13 @@ class Watchdog:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ended.set)
 
-    def _renew(self) -> bool:
+    def _renew(self, renewal: Statement) -> bool:
         try:
             if self._own is None:
                 self._own = _Connection(self._driver.sibling())
             # For longer than half a timeout it would be too late, and another connection may be
             # luckier.
-            self._own.send(self._renewal, LOOKS / 2 * self._look)
+            self._own.send(renewal, LOOKS / 2 * self._look)
         except asyncio.CancelledError:
             return False
         except Exception as error:
@@ -208,7 +214,7 @@ class Watchdog:
             culprit = self._culprit_of(asyncio.current_task(self._loop))
         except Exception as error:
             # A job is its handler's to change. The heartbeats are what counts.
-            logger.debug("Could not see which job blocks the event loop: %s", described(error))
+            logger.debug("Could not see what blocks the event loop: %s", described(error))
             culprit = None
         frame = sys._current_frames().get(self._loop_thread)
         at = "" if frame is None else f" in {frame.f_code.co_qualname} ({_place(frame)})"
@@ -296,15 +302,11 @@ class _Connection:
 
 
 def _named(culprit: Culprit | None) -> str:
-    if culprit is None:
-        return "something that is no job"
-    return f"job {culprit.job_id} of {culprit.entrypoint}"
+    return "something that is no job" if culprit is None else culprit.name
 
 
 def _facts(culprit: Culprit | None) -> dict[str, object]:
-    if culprit is None:
-        return {}
-    return {"job_id": culprit.job_id, "entrypoint": culprit.entrypoint}
+    return {} if culprit is None else dict(culprit.facts)
 
 
 def _place(frame: FrameType) -> str:

@@ -750,7 +750,7 @@ class Queries:
 
     @_explains_layout
     async def _aggregate(self, flag: str) -> None:
-        await self.driver.execute(layout_statement("aggregate_logs", self.qbq.settings, flag))
+        await self._jobs().aggregate(flag)
 
     async def log_statistics(
         self, limit: int | None, last: timedelta | None = None

@@ -58,7 +58,7 @@ IMPL_AGNOSTIC = {
 # Modules of these folders that do reach a kernel.
 KERNEL_MODULES = {"test_psycopg_direct"}
 # What differs between a connection and a pool, transactions and statements side by side, is tested
-# on both layouts in these modules, and in all others on one.
+# on both layouts in these modules. Of the others, those of behaviour have no pool, the rest one.
 POOL_MODULES = {
     "test_claims",
     "test_coalesced_enqueue",
@@ -102,7 +102,9 @@ def _is_wanted(item: pytest.Item) -> bool:
     if "PGQ_TEST_PG" in os.environ:
         # Another server gets the same statements from every driver.
         return kind not in KINDS[1:]
-    return layout != Layout.lease.value or kind != "asyncpg-pool" or item.path.stem in POOL_MODULES
+    if kind != "asyncpg-pool" or item.path.stem in POOL_MODULES:
+        return True
+    return layout != Layout.lease.value and item.path.parent.name != "behaviour"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

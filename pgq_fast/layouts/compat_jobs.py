@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
-from pgq_fast.drivers.base import Driver, Int8Array
+from pgq_fast.drivers.base import Driver, Int8Array, rows_of
 from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry
 from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import JobId
+
+AGGREGATED_AT_ONCE: Final = 2_000
+"""Log entries that a statement counts: to mark one takes as long as to acknowledge a job."""
 
 
 class CompatJobs:
@@ -59,6 +63,19 @@ class CompatJobs:
 
     async def unwatch_ends(self, watcher: UUID) -> None:
         """Do nothing."""
+
+    async def aggregate(self, turns: str) -> None:
+        """Count a few entries at a time: workers wait for each statement on their connection."""
+        count = statement("compat/aggregate_logs", self._settings, turns)
+        ((since, until),) = await rows_of(
+            self._driver, statement("compat/uncounted_span", self._settings)
+        )
+        while since is not None:
+            ((marked, last),) = await rows_of(self._driver, count, since, until, AGGREGATED_AT_ONCE)
+            if last == since and not marked:
+                # Others count these, or something keeps them from being marked.
+                return
+            since = last
 
     def log_parts(self) -> Sequence[str]:
         """One: the log is one table."""

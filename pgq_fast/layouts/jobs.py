@@ -45,6 +45,14 @@ class JobCalls(Protocol):
         """Take that back."""
         ...
 
+    async def aggregate(self, turns: str) -> None:
+        """Count what was logged into the statistics.
+
+        Args:
+            turns: ``locked`` leaves it to another worker that is at it, ``unlocked`` does not.
+        """
+        ...
+
     def log_parts(self) -> Sequence[str]:
         """The statements that prune the log, one a table."""
         ...

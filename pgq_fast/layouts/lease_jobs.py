@@ -138,6 +138,10 @@ class LeaseJobs:
         """Take that back."""
         await self._driver.execute(self._statement("wait_no_more"), watcher)
 
+    async def aggregate(self, turns: str) -> None:
+        """One statement: the log has a row a batch."""
+        await self._driver.execute(self._statement("aggregate_logs", turns))
+
     def log_parts(self) -> Sequence[str]:
         """Two: single entries and batches."""
         return ("prune_entries", "prune_batches")

@@ -200,3 +200,41 @@ async def test_a_claim_is_not_planned_anew_each_time(driver: Any, queries: Queri
     )
     assert len(counted) >= 5
     assert [row["statement"] for row in counted if row["generic_plans"] < rounds - 5] == []
+
+
+async def counted(tables: Tables) -> None:
+    await tables.rows(
+        "UPDATE pgqueuer_log SET aggregated = true, created = created - interval '1 h'"
+    )
+
+
+async def analysed_counted(queries: Queries, tables: Tables) -> None:
+    await fill(queries, "e", LONG)
+    await counted(tables)
+    await tables.rows("ANALYZE pgqueuer_log")
+    await fill(queries, "e", LONG)
+
+
+async def analysed_while_much_was_not_counted(queries: Queries, tables: Tables) -> None:
+    await fill(queries, "e", LONG)
+    await tables.rows("ANALYZE pgqueuer_log")
+    await counted(tables)
+    await fill(queries, "e", LONG)
+
+
+@pytest.mark.parametrize(
+    "history", [analysed_counted, analysed_while_much_was_not_counted, never_analysed]
+)
+async def test_log_entries_are_counted_from_where_the_last_count_ended(
+    queries: Queries, tables: Tables, history: Callable[[Queries, Tables], Awaitable[None]]
+) -> None:
+    """Neither are all read that are not counted, nor the log before them."""
+    await history(queries, tables)
+    query = statement("compat/aggregate_logs", SETTINGS, "locked")
+    span = ("now() - interval '1 minute'", "now()", "2000")
+    for plan in await plans(tables, query, *span):
+        assert "Sort" not in types(subplan(plan, "next"))
+        indexes = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+        assert {"pgqueuer_log_created"} < indexes
+        assert "pgqueuer_log_not_aggregated" not in indexes
+        assert "Seq Scan" not in types(plan)

@@ -12,6 +12,7 @@ import pytest
 from behaviour.helpers import Gate, Recorder, Tables, drain, eventually, working
 from pgq_fast.completion import CompletionWatcher
 from pgq_fast.insights import InsightsService, QueueManagementService
+from pgq_fast.layouts import compat_jobs
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
@@ -309,6 +310,25 @@ async def test_workers_that_count_together_count_once(queries: Queries, tables: 
     )
     await queries.aggregate_logs()
     assert await tables.value("SELECT sum(count) FROM pgqueuer_statistics") == 900
+
+
+@pytest.mark.layouts("compat")
+async def test_the_log_is_counted_a_few_entries_at_a_time(
+    queries: Queries, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a worker's connection is free again soon, also where many have the same time."""
+    monkeypatch.setattr(compat_jobs, "AGGREGATED_AT_ONCE", 7)
+    await queries.enqueue(["e"] * 30, [None] * 30, [0] * 30)
+    for _ in range(10):
+        await queries.enqueue("f", None)
+    await tables.rows("UPDATE pgqueuer_log SET created = '-infinity' WHERE job_id = 1")
+    await queries.aggregate_logs()
+    # What one statement marks has the number of its transaction.
+    marked = "SELECT count(*) FROM pgqueuer_log WHERE aggregated GROUP BY xmin ORDER BY 1"
+    assert await tables.rows(marked) == [4, 7, 7, 7, 7, 7]
+    assert await tables.value("SELECT sum(count) FROM pgqueuer_statistics") == 39
+    await queries.aggregate_logs()
+    assert await tables.value("SELECT sum(count) FROM pgqueuer_statistics") == 39
 
 
 async def test_completion_watcher(manager: QueueManager, queries: Queries) -> None:

@@ -29,7 +29,7 @@ def named(peers: Any, name: str) -> Any:
 
 
 def test_each_library_is_measured_in_the_same_way(peers: Any, pg_dsn: str) -> None:
-    chosen = [named(peers, name) for name in ("pgqueuer", "pgq_fast compat", "pgq_fast lease")]
+    chosen = [named(peers, name) for name in ("pgqueuer", "pgq_fast lease")]
     tasks = ("drain", "bulk")
     charts = peers.measure(chosen, 1, 0.0001, pg_dsn, tasks)
     for name, chart in zip(tasks, charts, strict=True):

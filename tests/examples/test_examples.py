@@ -29,14 +29,11 @@ EXAMPLES = ROOT / "examples"
 Run: TypeAlias = Callable[..., list[str]]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The original has no other tables than its own."""
-    if "folder" in metafunc.fixturenames:
-        metafunc.parametrize(
-            ("package", "layout"),
-            [("pgq_fast", "compat"), ("pgqueuer", "compat"), ("pgq_fast", "lease")],
-            indirect=["layout"],
-        )
+@pytest.fixture(params=["pgq_fast", "pgqueuer"])
+def package(request: pytest.FixtureRequest) -> str:
+    """Whose tables are the same."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture

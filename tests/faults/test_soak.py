@@ -10,7 +10,7 @@ from faults.runner import Grounds
 from faults.soak import BOUNDS, Series, check, soak, thirds
 from pgq_fast.settings import Layout
 
-SECONDS = 14.0
+SECONDS = 10.0
 
 # How long jobs wait is a matter of the machine, which runs other tests.
 TIMELESS = {name: bound for name, bound in BOUNDS.items() if name != "latency"}

@@ -18,6 +18,7 @@ import pytest
 from behaviour.helpers import Tables, eventually
 from fleet.conftest import ROOT, Fleet
 from pgq_fast.queries import Queries
+from pgq_fast.settings import Layout
 from support.drivers import MakeDriver
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.layouts("compat", "lease")]
@@ -26,6 +27,9 @@ MEMBER = Path(__file__).with_name("blocking_member.py")
 HEARTBEAT = 2.0
 SECONDS = 5.0
 """That a handler blocks: more than twice as long as a silent worker counts as alive."""
+
+# What the thread sends is the same for both; tests/behaviour has the other combinations.
+LIBRARIES = {Layout.compat: "psycopg", Layout.lease: "asyncpg"}
 
 
 class Blocking:
@@ -69,9 +73,9 @@ class Blocking:
                 worker.communicate()
 
 
-@pytest.fixture(params=["asyncpg", "psycopg"])
-def blocking(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Blocking]:
-    workers = Blocking(fleet.dsn, request.param)
+@pytest.fixture
+def blocking(layout: Layout, fleet: Fleet) -> Iterator[Blocking]:
+    workers = Blocking(fleet.dsn, LIBRARIES[layout])
     yield workers
     workers.kill()
 

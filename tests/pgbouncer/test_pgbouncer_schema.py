@@ -163,15 +163,14 @@ def test_command_line(without: str, empty: Ways, tmp_path: Path) -> None:
     def pgq(*arguments: str) -> Done:
         return line(*arguments, dsn=empty.pooled, program=program, environment=POOLING)
 
-    for _ in range(2):
-        succeeded(pgq("install"))
-        assert pgq("install").returncode == 1
-        succeeded(pgq("verify", "--expect", "present"))
-        assert "Up to date" in succeeded(pgq("upgrade")).stderr
-        succeeded(pgq("autovac"))
-        succeeded(pgq("durability", "balanced"))
-        succeeded(pgq("uninstall"))
-        succeeded(pgq("verify", "--expect", "absent"))
+    succeeded(pgq("install"))
+    assert pgq("install").returncode == 1
+    succeeded(pgq("verify", "--expect", "present"))
+    assert "Up to date" in succeeded(pgq("upgrade")).stderr
+    succeeded(pgq("autovac"))
+    succeeded(pgq("durability", "balanced"))
+    succeeded(pgq("uninstall"))
+    succeeded(pgq("verify", "--expect", "absent"))
     install_release(empty, "0.18.10")
     assert "Applied" in succeeded(pgq("upgrade")).stderr
     assert value(empty.direct, LOCKS) == 0

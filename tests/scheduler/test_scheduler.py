@@ -486,11 +486,14 @@ STATEMENTS = [
 
 
 @pytest.mark.parametrize(
-    "error",
-    [ConnectionLostError("gone"), asyncpg.LockNotAvailableError(""), psycopg.errors.DiskFull()],
-    ids=lambda error: type(error).__name__,
+    ("statement", "error"),
+    [
+        *((name, ConnectionLostError("gone")) for name in STATEMENTS),
+        ("fetch_schedule", asyncpg.LockNotAvailableError("")),
+        ("set_schedule_queued", psycopg.errors.DiskFull()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-@pytest.mark.parametrize("statement", STATEMENTS)
 async def test_a_server_that_fails_for_a_while_is_given_the_time(
     statement: str,
     error: Exception,

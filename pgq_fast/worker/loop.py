@@ -215,11 +215,15 @@ class Worker:
         if self.log_aggregation_interval > timedelta(0):
             tasks["aggregation"] = upkeep.aggregate(
                 manager.queries.aggregate_logs,
+                self._count_jobs_logged,
                 self._take_jobs_logged,
                 manager.put_back_jobs_logged,
                 self.log_aggregation_interval,
             )
         return tasks
+
+    def _count_jobs_logged(self) -> int:
+        return self.manager.jobs_logged + self.dispatcher.ended - self.ended_counted
 
     def _take_jobs_logged(self) -> int:
         """As the manager's; the jobs are counted here and not one by one."""

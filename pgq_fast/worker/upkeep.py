@@ -24,6 +24,12 @@ BEAT_AFTER: Final = 3
 """Looks after which a job gets a heartbeat: the server hears of each at least every half timeout,
 and a statement that fails has further chances before the job counts as stale."""
 
+MANY_LOGGED: Final = 100_000
+"""Jobs whose log entries are counted before it is time to."""
+
+COUNT_LOOK: Final = 1.0
+"""Seconds between two looks at how many those are."""
+
 
 async def beat(
     layout: WorkerLayout,
@@ -113,13 +119,15 @@ async def watch_listener(
 
 async def aggregate(
     aggregate_logs: Callable[[], Awaitable[None]],
+    count_now: Callable[[], int],
     take_count: Callable[[], int],
     put_back: Callable[[int], None],
     interval: timedelta,
 ) -> None:
     """Have new log entries counted about every *interval*, until cancelled.
 
-    An idle worker does not ask the server. After a failure the next turn catches up.
+    An idle worker does not ask the server, and one that has logged much does so sooner, as its
+    claims wait meanwhile. After a failure the next turn catches up.
     """
     while True:
         # Spread, so that workers started together do not ask together.
@@ -135,4 +143,9 @@ async def aggregate(
                     pause,
                     described(error),
                 )
-        await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
+                continue
+        ends = time.monotonic() + pause
+        # An event would have to be set at the end of each job.
+        while (left := ends - time.monotonic()) > 0 and count_now() < MANY_LOGGED:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, COUNT_LOOK))

@@ -19,6 +19,7 @@ from pgq_fast.queries import Queries
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.settings import Layout
 from pgq_fast.types import QueueEntrypoint, QueueManagerId
+from pgq_fast.worker import upkeep
 
 pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts]
 
@@ -279,9 +280,16 @@ async def test_insights_service(queries: Queries, tables: Tables, layout: Layout
     ]
 
 
-async def test_a_worker_counts_what_it_has_done(manager: QueueManager, tables: Tables) -> None:
+@pytest.mark.parametrize("early", [False, True])
+async def test_a_worker_counts_what_it_has_done(
+    manager: QueueManager, tables: Tables, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is time to, or when it has done much."""
+    interval = HOUR if early else timedelta(milliseconds=100)
+    monkeypatch.setattr(upkeep, "MANY_LOGGED", 20 if early else 1_000)
+    monkeypatch.setattr(upkeep, "COUNT_LOOK", 0.05)
     manager.entrypoint("e")(Recorder())
-    async with working(manager, log_aggregation_interval=timedelta(milliseconds=100)):
+    async with working(manager, log_aggregation_interval=interval):
         await manager.queries.enqueue(["e"] * 20, [None] * 20, [0] * 20)
 
         async def counted() -> bool:

@@ -31,7 +31,8 @@ from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 
-pytestmark = pytest.mark.layouts
+# Nothing of this is in a kernel.
+pytestmark = [pytest.mark.layouts, pytest.mark.impl_agnostic]
 
 Another = Callable[[], Awaitable[QueueManager]]
 

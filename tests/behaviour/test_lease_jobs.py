@@ -325,6 +325,7 @@ BY_ID: dict[tuple[str, ...], list[str]] = {
 }
 
 
+@pytest.mark.impl_agnostic
 @pytest.mark.parametrize("statement", BY_ID, ids="-".join)
 async def test_no_large_table_is_read_for_a_few_rows(
     tables: Tables, statement: tuple[str, ...]

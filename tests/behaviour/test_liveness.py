@@ -34,7 +34,8 @@ from pgq_fast.sql import statement
 from pgq_fast.types import QueueExecutionMode, QueueManagerId
 from pgq_fast.worker.loop import Worker
 
-pytestmark = pytest.mark.layouts
+# The kernel that reads notifications has tests of its own.
+pytestmark = [pytest.mark.layouts, pytest.mark.impl_agnostic]
 
 Another = Callable[[], Awaitable[QueueManager]]
 SECOND = timedelta(seconds=1)

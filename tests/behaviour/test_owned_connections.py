@@ -18,7 +18,8 @@ from pgq_fast.settings import ConnectionSettings
 from pgq_fast.types import QueueExecutionMode
 from support.drivers import MakeDriver
 
-pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
+# Nothing of this is in a kernel.
+pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts(), pytest.mark.impl_agnostic]
 
 APPLICATION = "the owned one"
 

@@ -14,7 +14,8 @@ from behaviour.helpers import block, drain
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 
-pytestmark = pytest.mark.layouts
+# Nothing of this is in a kernel.
+pytestmark = [pytest.mark.layouts, pytest.mark.impl_agnostic]
 
 PERIOD: Final = 0.010
 LATE: Final = 0.015

@@ -87,14 +87,14 @@ stale AS (
 -- Priority and turn as one number, which is quick to compare: with the rescued ones, they are not more
 -- than 10,000 jobs.
 candidate AS (
-    SELECT id, priority, bytes, entrypoint, looked_at,
+    SELECT id, priority, bytes, entrypoint, aside,
         (~priority)::bigint * 16384
             + row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
     FROM (
-        SELECT id, priority, bytes, entrypoint, true AS looked_at FROM next
+        SELECT id, priority, bytes, entrypoint, false AS aside FROM next
         -- [rescue
         UNION ALL
-        SELECT id, priority, bytes, entrypoint, false FROM stale
+        SELECT id, priority, bytes, entrypoint, true FROM stale
         -- rescue]
     ) AS job
 ),

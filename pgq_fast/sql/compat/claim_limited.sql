@@ -120,16 +120,16 @@ stale AS (
 ),
 -- rescue]
 candidate AS (
-    SELECT id, priority, bytes, entrypoint, seated, looked_at,
+    SELECT id, priority, bytes, entrypoint, seated, aside,
         (~priority)::bigint * 16384
             + row_number() OVER (PARTITION BY entrypoint, priority ORDER BY id) AS turn
     FROM (
-        SELECT id, priority, bytes, entrypoint, false AS seated, true AS looked_at FROM unlimited
+        SELECT id, priority, bytes, entrypoint, false AS seated, false AS aside FROM unlimited
         UNION ALL
-        SELECT id, priority, bytes, entrypoint, true, false FROM limited
+        SELECT id, priority, bytes, entrypoint, true, true FROM limited
         -- [rescue
         UNION ALL
-        SELECT id, priority, bytes, entrypoint, false, false FROM stale
+        SELECT id, priority, bytes, entrypoint, false, true FROM stale
         -- rescue]
     ) AS job
 ),

@@ -82,12 +82,15 @@ room AS MATERIALIZED (
 -- worker is about to claim is skipped, so that workers neither wait for each other nor claim the same
 -- job.
 --
--- `fan`, one row that the planner takes for a thousand, makes sorting look as dear as it is on a long
--- queue, whatever the statistics say of a table that was empty or full when they were made. And the
--- number that no claim exceeds keeps what is above it cheap in the planner's eyes: from a certain cost
--- on PostgreSQL compiles a statement, which takes many times as long as to run this one.
+-- The number that no claim exceeds keeps what is above it cheap in the planner's eyes: from a certain
+-- cost on PostgreSQL compiles a statement, which takes many times as long as to run this one.
 next AS (
+    -- [single
+    SELECT job.place, job.bytes
+    -- single]
+    -- [several
     SELECT job.place, job.id, job.priority, job.bytes, wanted.entrypoint, wanted.number
+    -- several]
     FROM wanted
     CROSS JOIN LATERAL (
         SELECT *
@@ -96,7 +99,6 @@ next AS (
                 coalesce(octet_length(ready.payload), 0)
                     + coalesce(pg_column_size(ready.headers), 0) AS bytes
             FROM {ready_table} AS ready
-            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
             WHERE (ready.entrypoint, ~ready.priority, ready.id)
                     > (wanted.entrypoint, wanted.rank, wanted.id)
                 AND ready.entrypoint <= wanted.entrypoint
@@ -137,7 +139,6 @@ seated AS (
         FROM (
             SELECT ready.ctid AS place
             FROM {ready_table} AS ready
-            CROSS JOIN generate_series(1, (SELECT 1)) AS fan
             WHERE (ready.entrypoint, ~ready.priority, ready.id)
                     > (vacant.entrypoint, vacant.rank, vacant.id)
                 AND ready.entrypoint <= vacant.entrypoint
@@ -157,13 +158,20 @@ seated AS (
 ),
 -- limited]
 -- [single
--- Of one entrypoint they come in order.
-best AS (
-    SELECT place
-    FROM (
-        SELECT place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before FROM next
-    ) AS job
-    WHERE before < (SELECT $4::bigint)
+-- Of one entrypoint they come in order. Mostly all fit; to add up what precedes each takes longer than
+-- to read it.
+gathered AS MATERIALIZED (
+    SELECT count(*) AS jobs, sum(bytes) AS bytes, array_agg(place) AS places FROM next
+),
+best AS MATERIALIZED (
+    SELECT CASE WHEN bytes <= (SELECT $4::bigint) THEN places ELSE ARRAY(
+        SELECT place
+        FROM (
+            SELECT place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before FROM next
+        ) AS job
+        WHERE before < (SELECT $4::bigint)
+    ) END AS places
+    FROM gathered
 ),
 -- single]
 -- [several
@@ -180,18 +188,7 @@ candidate AS (
         -- limited]
     ) AS job
 ),
--- The first place behind which a job may be missing: the last one looked at of an entrypoint that has
--- more. All up to there are known.
-horizon AS MATERIALIZED (
-    SELECT min(turn) AS turn
-    FROM (
-        SELECT max(turn) AS turn
-        FROM candidate
-        WHERE NOT seated
-        GROUP BY number
-        HAVING count(*) >= (SELECT $8::bigint)
-    ) AS last
-),
+-- include common/parts/horizon aside=seated entrypoint=number looks=$8
 known AS MATERIALIZED (
     SELECT place, id, priority, entrypoint, seated, turn,
         sum(bytes) OVER (ORDER BY turn, id ROWS UNBOUNDED PRECEDING) - bytes AS before
@@ -238,20 +235,30 @@ seating AS MATERIALIZED (
 -- limited]
 claimed AS (
     DELETE FROM {ready_table}
-    WHERE ctid = ANY(ARRAY(
-        SELECT place
-        -- [limited
-        FROM seating
-        -- limited]
-        -- [unlimited
-        FROM best
-        -- unlimited]
-    ))
+    WHERE ctid = ANY(
+        -- [single
+        (SELECT places FROM best)::tid[]
+        -- single]
+        -- [several
+        ARRAY(
+            SELECT place
+            -- [limited
+            FROM seating
+            -- limited]
+            -- [unlimited
+            FROM best
+            -- unlimited]
+        )
+        -- several]
+    )
     -- [relaxed
     AND (SELECT setting FROM relaxed) = 'off'
     -- relaxed]
-    RETURNING id, priority, attempts, created, execute_after, entrypoint, dedupe_key, payload,
-        headers
+    RETURNING
+        -- [several
+        entrypoint,
+        -- several]
+        id, priority, attempts, created, execute_after, dedupe_key, payload, headers
 ),
 leased AS (
     INSERT INTO {lease_table} (
@@ -260,12 +267,23 @@ leased AS (
     )
     -- DELETE returns its rows in no order. Sorted once before, as PostgreSQL before 16 would sort for
     -- each of the aggregates.
-    SELECT $3::uuid, entrypoint, slot, repeat('0', count(*)::integer)::varbit, array_agg(id),
+    SELECT $3::uuid,
+        -- [single
+        (SELECT entrypoint FROM wanted), NULL::bigint,
+        -- single]
+        -- [several
+        entrypoint, slot,
+        -- several]
+        repeat('0', count(*)::integer)::varbit, array_agg(id),
         array_agg(priority), array_agg(attempts), array_agg(created), array_agg(execute_after),
         CASE WHEN count(dedupe_key) > 0 THEN array_agg(dedupe_key) END,
         array_agg(payload),
         CASE WHEN count(headers) > 0 THEN array_agg(headers) END
     FROM (
+        -- [single
+        SELECT * FROM claimed ORDER BY ~priority, id
+        -- single]
+        -- [several
         -- [limited
         SELECT claimed.*, seating.slot FROM claimed JOIN seating USING (id)
         -- limited]
@@ -273,8 +291,14 @@ leased AS (
         SELECT claimed.*, NULL::bigint AS slot FROM claimed
         -- unlimited]
         ORDER BY entrypoint, slot, ~priority, id
+        -- several]
     ) AS job
+    -- [single
+    HAVING count(*) > 0
+    -- single]
+    -- [several
     GROUP BY entrypoint, slot
+    -- several]
     RETURNING id, entrypoint, slot, picked_at, ids, priorities, attempts, created, execute_after,
         payloads, headers
 )
@@ -296,7 +320,7 @@ SELECT id, convert_to(entrypoint, 'UTF8') AS entrypoint, slot,
         ORDER BY header.place
     )) END AS headers,
     -- [single
-    (SELECT count(*) FROM next)
+    (SELECT jobs FROM gathered)
     -- single]
     -- [several
     (SELECT count(*) FROM known)

@@ -1,16 +1,5 @@
 -- [some
--- The first place behind which a job may be missing: the last one looked at of an entrypoint that has
--- more. All up to there are known.
-horizon AS MATERIALIZED (
-    SELECT min(turn) AS turn
-    FROM (
-        SELECT max(turn) AS turn
-        FROM candidate
-        WHERE looked_at
-        GROUP BY entrypoint
-        HAVING count(*) >= (SELECT $5::bigint)
-    ) AS last
-),
+-- include common/parts/horizon aside=aside entrypoint=entrypoint looks=$5
 -- some]
 known AS MATERIALIZED (
     SELECT *

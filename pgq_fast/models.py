@@ -66,7 +66,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Event(BaseModel):
+class Event(BaseModel, defer_build=True):
     """What a NOTIFY on the queue's channel says; ``received_at`` is stamped when it is read."""
 
     channel: Channel
@@ -108,7 +108,8 @@ class AnyEvent(
             TableChangedEvent | CancellationEvent | HealthCheckEvent,
             Field(discriminator="type"),
         ]
-    ]
+    ],
+    defer_build=True,
 ):
     """Any of the events, told apart by ``type``."""
 
@@ -221,7 +222,7 @@ def _message(exc: Exception) -> str:
         return f"<{type(exc).__name__} fails to give its message: {type(error).__name__}>"
 
 
-class TracebackRecord(BaseModel):
+class TracebackRecord(BaseModel, defer_build=True):
     """What the log keeps of an exception."""
 
     job_id: JobId
@@ -255,7 +256,7 @@ class TracebackRecord(BaseModel):
         )
 
 
-class Log(BaseModel):
+class Log(BaseModel, defer_build=True):
     """One change of a job's status."""
 
     created: AwareDatetime
@@ -267,14 +268,14 @@ class Log(BaseModel):
     aggregated: bool
 
 
-class JobStatusRow(BaseModel):
+class JobStatusRow(BaseModel, defer_build=True):
     """The latest status of a job."""
 
     job_id: JobId
     status: JOB_STATUS
 
 
-class QueueStatistics(BaseModel):
+class QueueStatistics(BaseModel, defer_build=True):
     """How many jobs the queue holds of an entrypoint, priority and status."""
 
     count: int
@@ -283,7 +284,7 @@ class QueueStatistics(BaseModel):
     status: JOB_STATUS
 
 
-class LogStatistics(BaseModel):
+class LogStatistics(BaseModel, defer_build=True):
     """How many jobs of an entrypoint and priority reached a status within one second."""
 
     count: int
@@ -325,7 +326,7 @@ class CronExpressionEntrypoint(NamedTuple):
     expression: CronExpression
 
 
-class Schedule(BaseModel):
+class Schedule(BaseModel, defer_build=True):
     """A row of the schedules table."""
 
     id: ScheduleId
@@ -339,7 +340,7 @@ class Schedule(BaseModel):
     entrypoint: CronEntrypoint
 
 
-class QueueAgeStats(BaseModel):
+class QueueAgeStats(BaseModel, defer_build=True):
     """Age of the queued jobs of an entrypoint."""
 
     entrypoint: QueueEntrypoint
@@ -349,7 +350,7 @@ class QueueAgeStats(BaseModel):
     avg_age_seconds: float
 
 
-class JobDurationStats(BaseModel):
+class JobDurationStats(BaseModel, defer_build=True):
     """Run times of an entrypoint's finished jobs, from pick to end."""
 
     entrypoint: QueueEntrypoint
@@ -360,7 +361,7 @@ class JobDurationStats(BaseModel):
     max_seconds: float
 
 
-class ThroughputStats(BaseModel):
+class ThroughputStats(BaseModel, defer_build=True):
     """How many jobs of an entrypoint reached a status."""
 
     entrypoint: QueueEntrypoint
@@ -368,7 +369,7 @@ class ThroughputStats(BaseModel):
     total_count: int
 
 
-class ThroughputBucket(BaseModel):
+class ThroughputBucket(BaseModel, defer_build=True):
     """How many jobs of an entrypoint reached a status within one minute."""
 
     bucket: AwareDatetime
@@ -377,7 +378,7 @@ class ThroughputBucket(BaseModel):
     count: int
 
 
-class ActiveWorker(BaseModel):
+class ActiveWorker(BaseModel, defer_build=True):
     """A worker that holds picked jobs."""
 
     queue_manager_id: QueueManagerId
@@ -387,7 +388,7 @@ class ActiveWorker(BaseModel):
     entrypoints: list[QueueEntrypoint]
 
 
-class StaleJob(BaseModel):
+class StaleJob(BaseModel, defer_build=True):
     """A picked job without a recent heartbeat."""
 
     id: JobId
@@ -402,7 +403,7 @@ class StaleJob(BaseModel):
     seconds_since_heartbeat: float
 
 
-class TableInfo(BaseModel):
+class TableInfo(BaseModel, defer_build=True):
     """Size of one of the queue's tables."""
 
     table_name: str
@@ -411,7 +412,7 @@ class TableInfo(BaseModel):
     total_size: str
 
 
-class EntrypointStat(BaseModel):
+class EntrypointStat(BaseModel, defer_build=True):
     """An entrypoint at a glance; durations are seconds, the sparkline counts ended jobs."""
 
     entrypoint: QueueEntrypoint
@@ -426,7 +427,7 @@ class EntrypointStat(BaseModel):
     sparkline: list[int]
 
 
-class OverviewSnapshot(BaseModel):
+class OverviewSnapshot(BaseModel, defer_build=True):
     """The queue at a glance."""
 
     queued_total: int

@@ -139,7 +139,7 @@ class SynchronousCommit(Enum):
     """Those of enqueues."""
 
 
-class ConnectionSettings(BaseSettings):
+class ConnectionSettings(BaseSettings, defer_build=True):
     """How to connect. What is not set is left to the DSN and to libpq's own variables."""
 
     model_config = SettingsConfigDict(env_prefix="PGQUEUER_", extra="ignore", populate_by_name=True)
@@ -244,7 +244,7 @@ def _prefixed(name: str) -> Callable[[dict[str, Any]], Any]:
     return lambda data: f"{data['prefix']}{name}"
 
 
-class DBSettings(BaseSettings):
+class DBSettings(BaseSettings, defer_build=True):
     """Names of the queue's database objects.
 
     ``prefix`` goes before every name that is not given explicitly, so several queues can share

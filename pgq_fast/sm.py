@@ -35,7 +35,7 @@ from pgq_fast.repository import RepositoryPort
 from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import TaskManager, cancel_and_wait, wait_for_event
 from pgq_fast.types import CronEntrypoint, CronExpression, ScheduleId
-from pgq_fast.watchdog import Culprit, Siblings, Watchdog
+from pgq_fast.watchdog import Culprit, Unanswered, Watchdog, start_watchdog
 
 __all__ = ["SchedulerManager"]
 
@@ -117,6 +117,9 @@ class SchedulerManager:
     # What was claimed, by the task that runs it or is about to.
     _claimed: dict[asyncio.Task[Any], Schedule] = dataclasses.field(
         init=False, repr=False, compare=False, default_factory=dict
+    )
+    _unanswered: Unanswered = dataclasses.field(
+        init=False, repr=False, compare=False, default_factory=Unanswered
     )
 
     def schedule(
@@ -326,9 +329,7 @@ class SchedulerManager:
         """Heartbeats for the length of the block; the last one is sent to its end."""
         done = asyncio.Event()
         task = asyncio.create_task(self._heartbeat_until(done))
-        watchdog = self._watchdog()
-        if watchdog is not None:
-            watchdog.start()
+        watchdog = self._start_watchdog()
         try:
             yield task
         finally:
@@ -340,10 +341,9 @@ class SchedulerManager:
                 if watchdog is not None:
                     await watchdog.stop()
 
-    def _watchdog(self) -> Watchdog | None:
-        """What sends heartbeats while the loop is blocked: it has to know where to connect."""
-        driver, settings = self.queries.driver, self.queries.qbe.settings
-        if not isinstance(driver, Siblings) or not isinstance(settings, DBSettings):
+    def _start_watchdog(self) -> Watchdog | None:
+        settings = self.queries.qbe.settings
+        if not isinstance(settings, DBSettings):
             return None
 
         def renewal() -> Statement | None:
@@ -351,7 +351,9 @@ class SchedulerManager:
             claimed = list(self._claimed.values())
             return schedule_renewal(settings, [each.id for each in claimed]) if claimed else None
 
-        return Watchdog(driver, renewal, LONGEST_WAIT, self._culprit)
+        return start_watchdog(
+            self.queries.driver, renewal, LONGEST_WAIT, self._unanswered, self._culprit
+        )
 
     def _culprit(self, task: asyncio.Task[object] | None) -> Culprit | None:
         """The schedule whose function runs in *task*; another thread may ask."""
@@ -365,7 +367,8 @@ class SchedulerManager:
             if not self.active_heartbeat_ids:
                 continue
             try:
-                await self.queries.update_schedule_heartbeat(set(self.active_heartbeat_ids))
+                with self._unanswered.asking():
+                    await self.queries.update_schedule_heartbeat(set(self.active_heartbeat_ids))
             except Exception as error:
                 if is_connection_lost(error) and not self._passes(error):
                     raise

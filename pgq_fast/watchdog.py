@@ -1,15 +1,17 @@
-"""Heartbeats while the event loop is blocked.
+"""Heartbeats while the event loop is blocked, or the connection that they would take.
 
 A handler that computes, or calls what blocks, keeps the loop from sending heartbeats, and others
-would take its worker's jobs, or its scheduler's runs, for abandoned. So a thread looks at a clock
-that the loop sets:
+would take its worker's jobs, or its scheduler's runs, for abandoned. The same happens where a
+heartbeat, or the end of a job, waits for another statement on the only connection. So a thread
+looks at a clock that the loop sets, and at what the server was asked and has not answered:
 
-    watching -> (the clock stands still) -> renewing -> (it moves again) -> watching
+    watching -> (the clock stands still, or an answer is missing) -> renewing -> watching
 
-While it watches it has no connection, and costs a look at a number a few times within a heartbeat
-timeout. To renew, it opens a connection of its own, on an event loop of its own, and vouches for
-all that is held here until the clock moves; it closes the connection a while later, as what
-blocks once will often do so again. Nothing that the thread does can hold up the loop or its end.
+While it watches it has no connection, and costs a look at two numbers a few times within a
+heartbeat timeout. To renew, it opens a connection of its own, on an event loop of its own, and
+vouches for all that is held here until things move again; it closes the connection a while later,
+as what blocks once will often do so again. Nothing that the thread does can hold up the loop or its
+end.
 
 What it cannot help: code that holds the interpreter's lock all the time, such as an extension that
 computes without releasing it. The thread is held up like the loop then.
@@ -22,7 +24,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
@@ -35,9 +37,9 @@ LOOKS: Final = 16
 """Looks at the clock within a heartbeat timeout; as often the loop sets it."""
 
 BLOCKED_AFTER: Final = 3
-"""Looks for which the clock stands still when the loop counts as blocked, and between two
-renewals. A job has been vouched for within the last half of the timeout, so this leaves a quarter
-of it to connect."""
+"""Looks for which the clock stands still when the loop counts as blocked, or an answer is missing,
+and between two renewals. A job has been vouched for within the last half of the timeout, so this
+leaves a quarter of it to connect."""
 
 CLOSE_AFTER: Final = 2 * LOOKS
 """Looks at a clock that moves after which the connection is closed."""
@@ -71,6 +73,48 @@ class Siblings(Protocol):
         ...
 
 
+class Unanswered:
+    """What the server is asked about all that is held here, and has not answered yet."""
+
+    def __init__(self) -> None:
+        self._asked: dict[object, float] = {}
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """The length of a question."""
+        question = object()
+        self._asked[question] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._asked[question]
+
+    def since(self) -> float:
+        """When the oldest question was asked, on the monotonic clock; infinite if there is none.
+
+        Other threads may ask.
+        """
+        # Copied in one step, which no other thread can interrupt.
+        return min(list(self._asked.values()), default=float("inf"))
+
+
+def start_watchdog(
+    driver: object,
+    renewal: Callable[[], Statement | None],
+    timeout: float,
+    unanswered: Unanswered,
+    culprit: Callable[[asyncio.Task[object] | None], Culprit | None],
+) -> Watchdog | None:
+    """A watchdog on this loop; None where *driver* does not know where to connect to, or where no
+    silence is too long. See :class:`Watchdog`.
+    """
+    if not isinstance(driver, Siblings) or timeout <= 0:
+        return None
+    watchdog = Watchdog(driver, renewal, timeout, unanswered, culprit)
+    watchdog.start()
+    return watchdog
+
+
 class Watchdog:
     """Sends heartbeats while the loop does not; made on that loop.
 
@@ -79,6 +123,7 @@ class Watchdog:
         renewal: The statement that vouches for all that is held here, None while nothing is; called
             in the thread, too.
         timeout: Seconds of silence after which others take for abandoned what is held here.
+        unanswered: Heartbeats that are being sent, and ends.
         culprit: What is running right now in the task, if it is ours; called in the thread.
     """
 
@@ -87,11 +132,13 @@ class Watchdog:
         driver: Siblings,
         renewal: Callable[[], Statement | None],
         timeout: float,
+        unanswered: Unanswered,
         culprit: Callable[[asyncio.Task[object] | None], Culprit | None],
     ) -> None:
         self._driver = driver
         self._renewal = renewal
         self._look = timeout / LOOKS
+        self._unanswered = unanswered
         self._culprit_of = culprit
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -103,8 +150,8 @@ class Watchdog:
         self._stopped = threading.Event()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="pgq_fast watchdog", daemon=True)
-        # Of the thread: from how many seconds of a block on to report it again, and what it renews
-        # with, where it has a connection.
+        # Of the thread: from how many seconds on to report again, and what it renews with, where it
+        # has a connection.
         self._report_after = 0.0
         self._own: _Connection | None = None
 
@@ -159,10 +206,12 @@ class Watchdog:
             while not self._stopped.wait(self._look):
                 if self._loop.is_closed():
                     return
-                moved = self._moved
+                moved, asked = self._moved, self._unanswered.since()
                 now = time.monotonic()
+                blocked = now - moved >= BLOCKED_AFTER * self._look
+                silent = now - asked >= BLOCKED_AFTER * self._look
                 # A loop that nobody runs is not blocked, and its worker is as good as dead.
-                if now - moved < BLOCKED_AFTER * self._look or not self._loop.is_running():
+                if not (blocked or silent) or not self._loop.is_running():
                     self._report_after = 0.0
                     idle += 1
                     if idle >= CLOSE_AFTER:
@@ -173,7 +222,10 @@ class Watchdog:
                     renewal = self._renewal()
                     if renewal is None:
                         continue
-                    self._identify(moved)
+                    if blocked:
+                        self._identify(moved)
+                    else:
+                        self._report_silence(now - asked)
                     if self._renew(renewal):
                         beaten = now
         finally:
@@ -195,8 +247,8 @@ class Watchdog:
             self._disconnect()
             if not self._stopped.is_set():
                 self._say(
-                    "Could not send heartbeats for the blocked event loop, next attempt in %.1f s: "
-                    "%s",
+                    "Could not send heartbeats from outside the event loop, next attempt in "
+                    "%.1f s: %s",
                     self._look,
                     described(error),
                 )
@@ -209,7 +261,7 @@ class Watchdog:
             own.close()
 
     def _identify(self, moved: float) -> None:
-        """See what blocks the loop, and say so: at once, and whenever that has doubled."""
+        """See what blocks the loop, and say so."""
         try:
             culprit = self._culprit_of(asyncio.current_task(self._loop))
         except Exception as error:
@@ -223,8 +275,7 @@ class Watchdog:
             return
         self._blocked_by, self._blocked_at = culprit, at or " "
         stood = time.monotonic() - moved
-        if stood >= self._report_after:
-            self._report_after = 2 * stood
+        if self._is_news(stood):
             self._say(
                 "The event loop has been blocked for %.1f s by %s%s: heartbeats are sent from "
                 "outside until it goes on",
@@ -233,6 +284,22 @@ class Watchdog:
                 at,
                 facts=_facts(culprit),
             )
+
+    def _report_silence(self, seconds: float) -> None:
+        if self._is_news(seconds):
+            self._say(
+                "The server has not answered a heartbeat, or the end of a job, for %.1f s: "
+                "heartbeats are sent on another connection until it does; what else uses the "
+                "worker's connection had better have one of its own",
+                seconds,
+            )
+
+    def _is_news(self, seconds: float) -> bool:
+        """Whether to report what has lasted for *seconds*: at once, and whenever it has doubled."""
+        if seconds < self._report_after:
+            return False
+        self._report_after = 2 * seconds
+        return True
 
     @staticmethod
     def _say(message: str, *args: object, facts: dict[str, object] | None = None) -> None:

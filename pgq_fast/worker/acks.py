@@ -19,6 +19,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.models import Job, TracebackRecord, utc_now
 from pgq_fast.tasks import wait_for_event
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
+from pgq_fast.watchdog import Unanswered
 
 ACK_ROWS: Final = 1000
 """Outcomes that are sent without further delay: beyond, a statement costs what its rows cost."""
@@ -111,16 +112,22 @@ class Acknowledger:
         layout: Where they go.
         owner: The worker, which is the fence of every statement.
         retried: Called with the delay after which a job that was queued again may run.
+        unanswered: Where those that are being sent are noted.
     """
 
     def __init__(
-        self, layout: WorkerLayout, owner: QueueManagerId, retried: Callable[[timedelta], None]
+        self,
+        layout: WorkerLayout,
+        owner: QueueManagerId,
+        retried: Callable[[timedelta], None],
+        unanswered: Unanswered,
     ) -> None:
         self._layout = layout
         # Where claims take successes along, a statement of their own would only be in the way.
         self._rows_enough = RIDE_ROWS if layout.can_end_in_claim else ACK_ROWS
         self._owner = owner
         self._retried = retried
+        self._unanswered = unanswered
         # Invariant: an outcome waits or is being sent until the server has it, never both. Of the
         # successful jobs, most of all, the ids suffice.
         self._waiting: list[Outcome | Retry] = []
@@ -232,11 +239,12 @@ class Acknowledger:
             self._take_successes()
             self._work.clear()
             try:
-                if self._sending_ids:
-                    await self._layout.finish(self._sending_ids, self._owner)
-                    self._sending_ids = []
-                if self._sending:
-                    await self._send()
+                with self._unanswered.asking():
+                    if self._sending_ids:
+                        await self._layout.finish(self._sending_ids, self._owner)
+                        self._sending_ids = []
+                    if self._sending:
+                        await self._send()
             except BaseException:
                 self._waiting[:0] = self._sending
                 self.successes[:0] = self._sending_ids
@@ -266,7 +274,8 @@ class Acknowledger:
             if not self._waiting and not rest:
                 self._work.clear()
             try:
-                yield self._sending_ids
+                with self._unanswered.asking():
+                    yield self._sending_ids
             except BaseException:
                 self.successes[:0] = self._sending_ids
                 self._work.set()

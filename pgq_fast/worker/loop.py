@@ -32,7 +32,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
 from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
-from pgq_fast.watchdog import Siblings, Watchdog
+from pgq_fast.watchdog import Unanswered, Watchdog, start_watchdog
 from pgq_fast.worker import upkeep
 from pgq_fast.worker.acks import Acknowledger
 from pgq_fast.worker.context import JobContext
@@ -112,7 +112,8 @@ class Worker:
         # None where notifications arrive.
         self.poll_interval = poll_interval_of(manager.queries.driver)
         self.ended_before_claim = 0
-        self.acks = Acknowledger(self.layout, self.owner, self._wake_in)
+        self.unanswered = Unanswered()
+        self.acks = Acknowledger(self.layout, self.owner, self._wake_in, self.unanswered)
         self.upcoming: asyncio.Task[Claim | None] | None = None
         # Set whenever another look at the queue may find more than the last one.
         self.wake = asyncio.Event()
@@ -150,9 +151,7 @@ class Worker:
             asyncio.create_task(task, name=f"pgq_fast {name}")
             for name, task in self._background().items()
         ]
-        watchdog = self._watchdog()
-        if watchdog is not None:
-            watchdog.start()
+        watchdog = self._start_watchdog()
         try:
             await self._claim_and_start()
         except Exception as error:
@@ -190,23 +189,29 @@ class Worker:
         settings = getattr(getattr(self.manager.queries, "qbq", None), "settings", None)
         return settings if isinstance(settings, DBSettings) else None
 
-    def _watchdog(self) -> Watchdog | None:
-        """What sends heartbeats while the loop is blocked: it has to know where to connect."""
+    def _start_watchdog(self) -> Watchdog | None:
         driver, settings = self.manager.queries.driver, self._settings()
-        if not isinstance(driver, Siblings) or settings is None:
-            return None
-        timeout = self.heartbeat_timeout.total_seconds()
-        if timeout <= 0:
+        if settings is None:
             return None
         statement = renewal(settings, self.owner)
-        return Watchdog(driver, lambda: statement, timeout, self.dispatcher.running)
+        return start_watchdog(
+            driver,
+            lambda: statement,
+            self.heartbeat_timeout.total_seconds(),
+            self.unanswered,
+            self.dispatcher.running,
+        )
 
     def _background(self) -> dict[str, Coroutine[Any, Any, None]]:
         manager = self.manager
         tasks: dict[str, Coroutine[Any, Any, None]] = {
             "acknowledge": self.acks.run(),
             "heartbeat": upkeep.beat(
-                self.layout, self.owner, manager.job_context, self.heartbeat_timeout
+                self.layout,
+                self.owner,
+                manager.job_context,
+                self.heartbeat_timeout,
+                self.unanswered,
             ),
         }
         # Where nothing listens there is nothing to check: the worker polls.
@@ -497,7 +502,8 @@ class Worker:
         """Renew the heartbeat of *jobs*, which wait to be started; those that others have now."""
         ids = [job.id for job in jobs]
         try:
-            alive = await self.layout.heartbeat(ids, self.owner)
+            with self.unanswered.asking():
+                alive = await self.layout.heartbeat(ids, self.owner)
         except Exception as error:
             logger.warning(
                 "Could not send the heartbeat of %d job(s), next attempt in %.1f s: %s",

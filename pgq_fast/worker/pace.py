@@ -18,7 +18,7 @@ FIT: Final = 2
 LOOKED_AT: Final = 100
 """Jobs to look at cost next to nothing beside a claim that brings as much as it may."""
 
-LARGEST_BATCH: Final = 2000
+LARGEST_BATCH: Final = 5000
 """Jobs of a claim at most: from here on a statement costs what its rows cost."""
 
 CLAIM_BYTES: Final = 2 * 2**20

@@ -15,6 +15,7 @@ from pgq_fast.layouts.base import WorkerLayout
 from pgq_fast.logconfig import logger
 from pgq_fast.models import Context
 from pgq_fast.types import JobId, QueueManagerId
+from pgq_fast.watchdog import Unanswered
 from pgq_fast.worker.context import JobContext
 
 BEATS: Final = 8
@@ -36,6 +37,7 @@ async def beat(
     owner: QueueManagerId,
     jobs: Mapping[JobId, Context],
     timeout: timedelta,
+    unanswered: Unanswered,
 ) -> None:
     """Keep *jobs* alive, a statement a look for all of them, until cancelled.
 
@@ -55,7 +57,8 @@ async def beat(
         if not due:
             continue
         try:
-            alive = await layout.heartbeat(list(due), owner)
+            with unanswered.asking():
+                alive = await layout.heartbeat(list(due), owner)
         except Exception as error:
             logger.warning(
                 "Could not send the heartbeat of %d job(s), next attempt in %.1f s: %s",

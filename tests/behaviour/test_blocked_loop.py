@@ -1,4 +1,7 @@
-"""Heartbeats while a handler blocks the event loop. tests/fleet has the same between processes."""
+"""Heartbeats while a handler blocks the event loop, or the connection that they would take.
+
+tests/fleet has the same between processes.
+"""
 
 from __future__ import annotations
 
@@ -169,6 +172,42 @@ async def test_a_loop_that_moves_costs_no_connection(
     assert "blocked" not in caplog.text
 
 
+async def test_a_handler_that_occupies_the_workers_connection(
+    pgq: PgQueuer, queue_dsn: str, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own heartbeats, and the end of another job, wait behind its statement."""
+    ran: list[str] = []
+    others: list[int] = []
+
+    @pgq.entrypoint("occupies")
+    async def occupies(job: Job) -> None:
+        assert pgq.queries is not None
+        await pgq.queries.driver.fetch("SELECT pg_sleep(5)")
+        ran.append(job.entrypoint)
+
+    @pgq.entrypoint("ends")
+    async def ends(job: Job) -> None:
+        await asyncio.sleep(0.5)
+        ran.append(job.entrypoint)
+
+    assert pgq.queries is not None
+    ids = await pgq.queries.enqueue(["occupies", "ends"], [None] * 2, [0, 0])
+    other = PgQueuer.from_dsn(queue_dsn)
+
+    @other.entrypoint("occupies")
+    @other.entrypoint("ends")
+    async def taken_over(job: Job) -> None:
+        others.append(job.id)
+
+    async with working(pgq.qm, heartbeat_timeout=2 * SECOND):
+        await eventually(lambda: ran == ["ends"])
+        async with working(other.qm, heartbeat_timeout=2 * SECOND):
+            await eventually(lambda: len(ran) == 2)
+    assert others == []
+    assert await tables.ended() == sorted(ids)
+    assert "The server has not answered a heartbeat, or the end of a job, for" in caplog.text
+
+
 async def test_a_server_that_cannot_be_reached_meanwhile(
     pgq: PgQueuer,
     queue_dsn: str,
@@ -190,7 +229,7 @@ async def test_a_server_that_cannot_be_reached_meanwhile(
     assert pgq.queries is not None
     ids = await pgq.queries.enqueue("e", None)
     await drain(pgq.qm, heartbeat_timeout=SECOND)
-    assert "Could not send heartbeats for the blocked event loop, next attempt in" in caplog.text
+    assert "Could not send heartbeats from outside the event loop, next attempt in" in caplog.text
     assert await tables.ended() == ids
     await eventually(lambda: watchdogs() == [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from pgq_fast.layouts.base import Statement
-from pgq_fast.watchdog import BLOCKED_AFTER, LOOKS, Culprit, Watchdog
+from pgq_fast.watchdog import BLOCKED_AFTER, LOOKS, Culprit, Unanswered, Watchdog
 
 pytestmark = pytest.mark.impl_agnostic
 
@@ -68,7 +69,7 @@ async def test_it_renews_while_the_loop_is_blocked_and_no_longer(
     server = Server()
     # So long that a busy machine is not taken for a blocked loop.
     timeout = 4 * TIMEOUT
-    watchdog = Watchdog(server, always, timeout, nobody)
+    watchdog = Watchdog(server, always, timeout, Unanswered(), nobody)
     watchdog.start()
     await asyncio.sleep(timeout / 4)
     assert server.made == 0
@@ -85,9 +86,46 @@ async def test_it_renews_while_the_loop_is_blocked_and_no_longer(
     assert "The event loop was blocked for" in caplog.text
 
 
+async def test_it_renews_while_an_answer_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    server, unanswered = Server(), Unanswered()
+    timeout = 4 * TIMEOUT
+    watchdog = Watchdog(server, always, timeout, unanswered, nobody)
+    watchdog.start()
+    with unanswered.asking():
+        end = time.monotonic() + 20
+        while len(server.sent) < 3 and time.monotonic() < end:
+            # Others are answered meanwhile.
+            with unanswered.asking():
+                await asyncio.sleep(0.01)
+    assert unanswered.since() == float("inf")
+    await asyncio.sleep(2 * timeout / LOOKS)
+    renewed = len(server.sent)
+    assert renewed >= 3
+    await asyncio.sleep(timeout / 4)
+    assert len(server.sent) == renewed
+    assert server.made == 1
+    await watchdog.stop()
+    assert "The server has not answered a heartbeat" in caplog.text
+    assert "The event loop" not in caplog.text
+
+
+async def test_answers_that_come_are_no_silence() -> None:
+    server, unanswered = Server(), Unanswered()
+    watchdog = Watchdog(server, always, TIMEOUT, unanswered, nobody)
+    watchdog.start()
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), unanswered.asking():
+            await asyncio.sleep(TIMEOUT / LOOKS)
+            # Also an answer, or the end of a question.
+            raise OSError("gone")
+    await watchdog.stop()
+    assert server.made == 0
+
+
 async def test_a_short_block_is_none(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
-    watchdog = Watchdog(server, always, 40.0, nobody)
+    watchdog = Watchdog(server, always, 40.0, Unanswered(), nobody)
     watchdog.start()
     time.sleep(0.2)  # noqa: ASYNC251
     await asyncio.sleep(0)
@@ -106,7 +144,7 @@ async def test_what_nobody_holds_is_not_vouched_for(caplog: pytest.LogCaptureFix
         asked += 1
         return held[0] if held else None
 
-    watchdog = Watchdog(server, renewal, TIMEOUT, nobody)
+    watchdog = Watchdog(server, renewal, TIMEOUT, Unanswered(), nobody)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: asked >= 3)
@@ -129,7 +167,7 @@ async def test_the_task_that_blocks_is_asked_about(caplog: pytest.LogCaptureFixt
         asked.append(task)
         return Culprit("job 7 of mail", {"job_id": 7})
 
-    watchdog = Watchdog(server, always, TIMEOUT, culprit)
+    watchdog = Watchdog(server, always, TIMEOUT, Unanswered(), culprit)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 1)
@@ -148,7 +186,7 @@ async def test_a_job_that_cannot_be_named_is_kept_alive_all_the_same(
     def culprit(task: asyncio.Task[object] | None) -> Culprit:
         raise AttributeError("id")
 
-    watchdog = Watchdog(server, always, TIMEOUT, culprit)
+    watchdog = Watchdog(server, always, TIMEOUT, Unanswered(), culprit)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 2)
@@ -168,7 +206,7 @@ async def test_a_log_that_is_blocked_holds_up_no_heartbeat() -> None:
     stuck = Stuck()
     log = logging.getLogger("pgqueuer")
     log.addHandler(stuck)
-    watchdog = Watchdog(server, always, TIMEOUT, nobody)
+    watchdog = Watchdog(server, always, TIMEOUT, Unanswered(), nobody)
     try:
         watchdog.start()
         await asyncio.sleep(0)
@@ -183,7 +221,7 @@ async def test_its_end_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> N
     server = Server(hangs=True)
     # It notices at once, and would wait for more than a minute.
     monkeypatch.setattr("pgq_fast.watchdog.LOOKS", 3200)
-    watchdog = Watchdog(server, always, 160.0, nobody)
+    watchdog = Watchdog(server, always, 160.0, Unanswered(), nobody)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 1)
@@ -200,7 +238,7 @@ async def test_a_failure_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
             raise OSError("no route")
 
     server = Server(fail)
-    watchdog = Watchdog(server, always, TIMEOUT, nobody)
+    watchdog = Watchdog(server, always, TIMEOUT, Unanswered(), nobody)
     watchdog.start()
     await asyncio.sleep(0)
     block(lambda: len(server.sent) >= 3)
@@ -208,7 +246,7 @@ async def test_a_failure_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
     await watchdog.stop()
     assert server.made == 3
     assert server.closed == 3
-    assert caplog.text.count("Could not send heartbeats for the blocked event loop") == 2
+    assert caplog.text.count("Could not send heartbeats from outside the event loop") == 2
     assert "OSError: no route" in caplog.text
 
 
@@ -221,7 +259,7 @@ def test_the_loop_may_end_first() -> None:
     before = threading.excepthook
 
     async def main() -> Watchdog:
-        watchdog = Watchdog(server, always, TIMEOUT, nobody)
+        watchdog = Watchdog(server, always, TIMEOUT, Unanswered(), nobody)
         watchdog.start()
         return watchdog
 
@@ -241,7 +279,7 @@ def test_a_loop_that_nobody_runs_is_not_blocked() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> Watchdog:
-        watchdog = Watchdog(server, always, TIMEOUT, nobody)
+        watchdog = Watchdog(server, always, TIMEOUT, Unanswered(), nobody)
         watchdog.start()
         return watchdog
 
@@ -256,7 +294,7 @@ def test_a_loop_that_nobody_runs_is_not_blocked() -> None:
 async def test_a_block_that_goes_on_is_reported_again(caplog: pytest.LogCaptureFixture) -> None:
     """Ever more rarely."""
     server = Server()
-    watchdog = Watchdog(server, always, TIMEOUT / 4, nobody)
+    watchdog = Watchdog(server, always, TIMEOUT / 4, Unanswered(), nobody)
     watchdog.start()
     await asyncio.sleep(0)
 

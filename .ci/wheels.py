@@ -7,7 +7,8 @@
 3. Each wheel is looked into: exactly the tracked files of the packages and a compiled module a
    kernel, without debug information and without paths of the machine that built it.
 4. Each is installed into an environment of its own in which no compiler can be found, and tried
-   there: the kernel tests, and jobs through an embedded PostgreSQL with asyncpg.
+   there: the kernel tests, and jobs through an embedded PostgreSQL with asyncpg, or through the
+   server that PGQ_TEST_DSN names, for a Python that has no embedded one.
 
 What it makes is left in dist/. Needs the extra ``wheels``; the wheels' Pythons need pip alone.
 """
@@ -251,12 +252,16 @@ def try_wheel(python: Path, wheel: Path, folder: Path, *, pure: bool) -> str:
         "--no-compile",
         "--quiet",
     ]
+    dsn = os.environ.get("PGQ_TEST_DSN")
+    extra = "asyncpg" if dsn else "demo"
     # The wheel's dependencies must do without a compiler too.
-    requirements = [f"pgq-fast[demo,fastapi] @ {wheel.as_uri()}", *TEST_REQUIREMENTS]
+    requirements = [f"pgq-fast[{extra},fastapi] @ {wheel.as_uri()}", *TEST_REQUIREMENTS]
     run([*pip, "--only-binary=:all:", *requirements], cwd=folder, **alone)
     implementations = ["python"] if pure else ["c", "python"]
     printed = run([own, ROOT / ".ci" / "installed.py", *implementations], cwd=folder, **alone)
-    return printed + run([scripts / "pgq", "demo", "--jobs", str(JOBS)], cwd=folder, **alone)
+    server = ["--dsn", dsn] if dsn else []
+    demo: Command = [scripts / "pgq", "demo", "--jobs", str(JOBS), *server]
+    return printed + run(demo, cwd=folder, **alone)
 
 
 # -------------------------------------------------------------------------------------- running

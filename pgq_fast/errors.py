@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 __all__ = [
     "DuplicateJobError",
     "FailingListenerError",
-    "HeldKeyTakenError",
     "PgqException",
     "RetryException",
     "RetryRequested",
@@ -150,21 +149,6 @@ class DuplicateJobError(PgqException):
         return (
             f"a queued or running job already has one of the dedupe keys {shown}; "
             "pass on_conflict='skip' or 'update_priority' to accept that"
-        )
-
-
-class HeldKeyTakenError(DuplicateJobError):
-    """The dedupe key of a held job that was to be queued again is another job's by now.
-
-    Args:
-        dedupe_key: The keys of the held jobs, as far as they are known.
-    """
-
-    def __str__(self) -> str:
-        return (
-            "the dedupe key of one of these held jobs belongs to a queued or running job by now, "
-            "so none was queued; requeue them one by one, and the one that is refused when that "
-            "job has ended"
         )
 
 

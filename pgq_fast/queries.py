@@ -26,12 +26,7 @@ from pgq_fast.builders import (
 from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows_of
 from pgq_fast.drivers.failures import is_beyond_python, sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
-from pgq_fast.errors import (
-    DuplicateJobError,
-    HeldKeyTakenError,
-    MalformedRowError,
-    OpenTransactionError,
-)
+from pgq_fast.errors import DuplicateJobError, MalformedRowError, OpenTransactionError
 from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
 from pgq_fast.layouts.compat_jobs import CompatJobs
@@ -702,17 +697,8 @@ class Queries:
 
     @_explains_layout
     async def requeue_jobs(self, ids: list[types.JobId]) -> None:
-        """Queue held jobs again, to run now, as if never tried; other jobs stay as they are.
-
-        Raises:
-            HeldKeyTakenError: The dedupe key of one is taken by now; none was queued.
-        """
-        try:
-            await self._jobs().requeue(_job_ids(ids))
-        except Exception as error:
-            if is_unique_violation(error):
-                raise HeldKeyTakenError([]) from error
-            raise
+        """Queue held jobs again, to run now, as if never tried; other jobs stay as they are."""
+        await self._jobs().requeue(_job_ids(ids))
 
     async def list_failed_jobs(
         self, limit: int = 100, order: types.SortOrder = "DESC"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from pgq_fast.enqueue import EnqueueBatch
-from pgq_fast.errors import DuplicateJobError, HeldKeyTakenError
+from pgq_fast.errors import DuplicateJobError
 from pgq_fast.memory.lane import JobRow, Lane
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.types import OnConflict, QueueEntrypoint, QueueManagerId
@@ -236,13 +236,13 @@ class JobStore:
             retry: Count up ``attempts``; else they start over at 0.
 
         Raises:
-            HeldKeyTakenError: A parked job's dedupe key has another owner by now.
+            DuplicateJobError: A parked job's dedupe key has another owner by now.
         """
         rows = list(rows)
         parked = [row for row in rows if row.status == "failed" and row.dedupe_key is not None]
         keys = [row.dedupe_key for row in parked]
         if len(set(keys)) < len(keys) or not self._key_owner.keys().isdisjoint(keys):
-            raise HeldKeyTakenError(keys)
+            raise DuplicateJobError(keys)
         execute_after = now + delay
         for row in parked:
             if row.dedupe_key is not None:

@@ -294,7 +294,7 @@ class InMemoryQueries:
         alone.
 
         Raises:
-            HeldKeyTakenError: The job was held, and its dedupe key is taken by now.
+            DuplicateJobError: The job was held, and its dedupe key is taken by now.
         """
         delay = arguments.delay("delay", delay)
         row = self._jobs.owned(job.id, job.queue_manager_id)
@@ -330,7 +330,7 @@ class InMemoryQueries:
         """Make held ``failed`` jobs due again with ``attempts`` 0; leave all others alone.
 
         Raises:
-            HeldKeyTakenError: The dedupe key of one is taken by now; none was queued.
+            DuplicateJobError: The dedupe key of one is taken by now; none was requeued.
         """
         rows = [
             row

@@ -14,14 +14,13 @@ from fastapi.routing import APIRoute
 from pgq_fast.drivers.failures import is_server_unavailable, sqlstate_of
 from pgq_fast.errors import (
     DashboardError,
-    HeldKeyTakenError,
     InvalidCursorError,
     LayoutMismatchError,
     UnreadableQueueError,
 )
 from pgq_fast.insights import DEFAULT_STALE_THRESHOLD
 from pgq_fast.logconfig import logger
-from pgq_fast.queries import Queries
+from pgq_fast.queries import Queries, is_unique_violation
 from pgq_fast.web import formats
 from pgq_fast.web.auth import guard
 from pgq_fast.web.faults import PageError
@@ -138,7 +137,8 @@ def _explained(error: Exception) -> PageError | None:
         return PageError(400, str(error))
     if isinstance(error, (DashboardError, LayoutMismatchError)):
         return PageError(503, str(error))
-    if isinstance(error, HeldKeyTakenError):
+    if is_unique_violation(error):
+        # Requeueing is the one thing here that may meet another job's key.
         return PageError(
             409,
             "Nothing was queued: another job has the dedupe key of one of these by now. Requeue "

@@ -172,6 +172,7 @@ async def test_a_loop_that_moves_costs_no_connection(
     assert "blocked" not in caplog.text
 
 
+@pytest.mark.layouts("lease")
 async def test_a_handler_that_occupies_the_workers_connection(
     pgq: PgQueuer, queue_dsn: str, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:

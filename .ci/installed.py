@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPLEMENTATIONS = ("c", "python")
+# Inputs that each test tries: many are tried elsewhere, and these see that the installation works.
+EXAMPLES = "20"
 PACKAGES = ("pgq_fast", "pgq_fast_ext")
 
 FACTS = """
@@ -44,6 +46,7 @@ def python(arguments: list[str], implementation: str, folder: str, *, capture: b
         SystemExit: It failed.
     """
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    variables.setdefault("PGQ_TEST_FUZZ_EXAMPLES", EXAMPLES)
     result = subprocess.run(
         [sys.executable, *arguments],
         env={**variables, "PGQ_FAST_IMPL": implementation},

@@ -43,9 +43,9 @@ def databases(dsn: str) -> list[str]:
 
 def test_measures_and_reports(pg_dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    names = ["drain-bare", "enqueue-32", "latency", "lease-latency"]
+    names = ["drain-bare", "enqueue-32", "lease-latency"]
     done = compare(
-        *(f"--only={name}" for name in names[:-1]),
+        *(f"--only={name}" for name in names),
         f"--scale={TINY}",
         "--repeat=1",
         f"--dsn={pg_dsn}",
@@ -76,14 +76,14 @@ def test_measures_and_reports(pg_dsn: str, tmp_path: Path) -> None:
         for target in scenario["targets"]:
             assert target["lowest"] <= target["median"] <= target["highest"]
             assert target["title"] in done.stdout
-    bare, together, latency, lease = found["scenarios"]
+    bare, together, lease = found["scenarios"]
     assert set(lease["sides"]) == {"pgqueuer", "lease"}
     assert lease["sides"]["lease"][0]["trial"]["layout"] == "lease"
     assert set(bare["sides"]) == {"bare SQL", "pgq_fast"}
-    assert set(together["sides"]) == set(latency["sides"]) == {"pgqueuer", "pgq_fast"}
+    assert set(together["sides"]) == {"pgqueuer", "pgq_fast"}
     assert together["sides"]["pgq_fast"][0]["trial"]["producers"] == 32
     assert {"rate", "cpu", "wal"} <= together["sides"]["pgqueuer"][0]["runs"][0].keys()
-    assert {"p50", "p99"} == latency["sides"]["pgqueuer"][0]["runs"][0].keys()
+    assert {"p50", "p99"} == lease["sides"]["pgqueuer"][0]["runs"][0].keys()
 
 
 def test_a_pattern_that_names_nothing_lists_the_scenarios() -> None:

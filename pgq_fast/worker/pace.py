@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from pgq_fast.layouts.base import LARGEST_CLAIM
+
 FIRST_BATCH: Final = 10
 """Jobs of the first claim, when nothing is known of their handlers yet."""
 
@@ -18,8 +20,8 @@ FIT: Final = 2
 LOOKED_AT: Final = 100
 """Jobs to look at cost next to nothing beside a claim that brings as much as it may."""
 
-LARGEST_BATCH: Final = 5000
-"""Jobs of a claim at most: from here on a statement costs what its rows cost."""
+LARGEST_BATCH: Final = LARGEST_CLAIM
+"""Jobs of a claim at most: as many as a statement takes, which costs what its rows cost by then."""
 
 CLAIM_BYTES: Final = 2 * 2**20
 """Payloads and headers that a worker claims at a time, unless told otherwise. More would save

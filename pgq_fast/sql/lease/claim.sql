@@ -82,6 +82,9 @@ room AS MATERIALIZED (
 -- worker is about to claim is skipped, so that workers neither wait for each other nor claim the same
 -- job.
 --
+-- Unlike in compat/claim.sql nothing has to make sorting look dear: the statement has a plan of its own
+-- for each class of the tables' size, and only on the smallest is sorting the cheaper way.
+--
 -- The number that no claim exceeds keeps what is above it cheap in the planner's eyes: from a certain
 -- cost on PostgreSQL compiles a statement, which takes many times as long as to run this one.
 next AS (

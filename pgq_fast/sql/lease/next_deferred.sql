@@ -1,3 +1,3 @@
 -- Time until the first deferred job of the entrypoints $1 may run: at most zero where a worker is about
--- to make it ready, NULL where there is none. See claim.sql for `fan` and for the second limit.
+-- to make it ready, NULL where there is none. See compat/claim.sql for `fan` and for the second limit.
 -- include lease/parts/first_deferred entrypoints=$1

@@ -2,7 +2,7 @@
 -- NULL where none is queued. One index probe an entrypoint and table. And what tells of transactions
 -- whose jobs this does not see: none below `oldest` is in progress. For the first look after a
 -- registration, its own transaction, which is later than all that have begun.
--- See claim.sql for `fan` and for the second limit.
+-- See compat/claim.sql for `fan` and for the second limit.
 SELECT
     CASE WHEN EXISTS (
         SELECT

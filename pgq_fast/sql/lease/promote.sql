@@ -1,6 +1,5 @@
 -- Move up to $2 jobs of each of the entrypoints $1 that have become due to where they are claimed;
--- how many it was. See claim.sql for `fan` and
--- for the second limit.
+-- how many it was. See compat/claim.sql for `fan` and for the second limit.
 WITH
 due AS (
     SELECT job.place

@@ -148,8 +148,9 @@ def take(
     """
     account = Account()
     calls, got, unknown = _producers(members)
-    runs = _runs(members)
-    strikes = {member.number: [*_strikes(member), *pauses] for member in members}
+    stood_still = {member.number: [*_pauses(member), *pauses] for member in members}
+    runs = _runs(members, stood_still)
+    strikes = {member.number: [*member.strikes, *stood_still[member.number]] for member in members}
     ids = set(got) | set(probes)
     tokens = dict(tables.tokens)
     for (job, _), started in runs.items():
@@ -188,8 +189,10 @@ def _producers(members: Sequence[Member]) -> tuple[dict[str, int], list[int], se
     return calls, ids, calls.keys() - known
 
 
-def _runs(members: Sequence[Member]) -> dict[Run, list[Started]]:
-    """The runs by job and attempts, in order."""
+def _runs(
+    members: Sequence[Member], stood_still: Mapping[int, Sequence[Strike]]
+) -> dict[Run, list[Started]]:
+    """The runs by job and attempts, in the order in which workers set about them."""
     runs: dict[Run, list[Started]] = defaultdict(list)
     for member in members:
         for what, at, *facts in member.events():
@@ -204,14 +207,24 @@ def _runs(members: Sequence[Member]) -> dict[Run, list[Started]]:
                 )
                 last.end = at
     for started in runs.values():
-        started.sort(key=lambda run: run.begin)
+        started.sort(key=lambda run: _set_about(run, stood_still[run.worker]))
     return runs
 
 
-def _strikes(member: Member) -> list[Strike]:
-    """What happened to *member*: what the suite did, and where the process stood still."""
-    pauses = [Strike(*facts) for what, _, *facts in member.events() if what == "pause"]
-    return member.strikes + pauses
+def _pauses(member: Member) -> list[Strike]:
+    """Where *member* noted that it had stood still."""
+    return [Strike(*facts) for what, _, *facts in member.events() if what == "pause"]
+
+
+def _set_about(run: Started, stood_still: Sequence[Strike]) -> float:
+    """When the worker had last seen that *run* was its to begin.
+
+    One that is stopped after that begins as it wakes up, whoever has run the job meanwhile.
+    """
+    return min(
+        (pause.begin for pause in stood_still if pause.begin <= run.begin <= pause.end),
+        default=run.begin,
+    )
 
 
 def _check_calls(
@@ -277,7 +290,7 @@ def _check_runs(
 def _check_fence(
     account: Account, tables: Tables, runs: Mapping[Run, list[Started]], clock: Clock
 ) -> None:
-    """A job ends by the run that began last: a worker that lost it can end it no more."""
+    """A job ends by the last run of it: a worker that lost it can end it no more."""
     last: dict[int, Started] = {}
     for (job, _), started in sorted(runs.items()):
         last[job] = started[-1]

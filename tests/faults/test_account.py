@@ -180,6 +180,20 @@ def test_an_end_by_a_worker_that_had_lost_the_job(at: float, by_the_last: bool) 
     assert (found.problems == []) is by_the_last
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_run_that_began_after_another_had_ended_the_job(stopped: bool) -> None:
+    """Only by a worker that was stopped between its claim and the handler."""
+    late = Journal("work", 1).ran(1, NOW - 18, NOW - 17.9)
+    if stopped:
+        late.note("pause", NOW - 17.8, NOW - 21, NOW - 17.8)
+    second = Journal("work", 2).ran(1, NOW - 19, NOW - 18.9)
+    ended = tables({1: "successful"})
+    ended.ended_at[1] = NOW - 18.8 + 5000
+    found = account(producer(1), late, second, tables=ended, clock=Clock(5000.0, 0.01))
+    assert (found.problems == []) is stopped
+    assert (found.reruns, found.fenced) == (1, int(stopped))
+
+
 def test_a_retry_is_no_run_again() -> None:
     worker = Journal("work", 1).ran(1, NOW, NOW + 0.1).ran(1, NOW + 1, NOW + 1.1, attempts=1)
     found = account(producer(1), worker, tables=tables({1: "successful"}))

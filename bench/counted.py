@@ -1,32 +1,21 @@
 """What ``instructions.py`` counts: each kernel once, on fixed input, under callgrind.
 
-    valgrind --tool=callgrind --instr-atstart=no python bench/counted.py REQUESTS.so
+    valgrind --tool=callgrind --instr-atstart=no python bench/counted.py REQUESTS.so LAYOUT
 
 The shared library has the requests of ``callgrind_requests.c``. Outside of valgrind this only runs
-the kernels.
+the kernels. The layout is a number: with another one than 0, what is imported comes to lie at other
+addresses.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import random
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
-
-from kernel_inputs import (
-    ENTRYPOINT,
-    EVENT,
-    IDS,
-    ITEMS,
-    NUMBERS,
-    OWNER,
-    PAYLOAD,
-    claim_answer,
-    lease_columns,
-    read_all,
-)
 
 # Calls before the one that counts: what is made once is there, and the interpreter has specialised
 # what it runs.
@@ -40,8 +29,32 @@ NOTHING: Final = "nothing"
 Kernel = Callable[[], object]
 
 
+def leave_gaps(layout: int) -> list[str]:
+    """Make strings as long as names are, and keep the half that *layout* says.
+
+    What is imported is put where the others were.
+    """
+    kept = [f"{number:0{length}}" for number in range(3000) for length in (8, 20)]
+    random.Random(layout).shuffle(kept)
+    del kept[len(kept) // 2 :]
+    return kept
+
+
 def kernels(codec: ModuleType, notify: ModuleType) -> Mapping[str, Kernel]:
     """Each kernel on ``ITEMS`` items, by what it is called in the baseline."""
+    from kernel_inputs import (
+        ENTRYPOINT,
+        EVENT,
+        IDS,
+        ITEMS,
+        NUMBERS,
+        OWNER,
+        PAYLOAD,
+        claim_answer,
+        lease_columns,
+        read_all,
+    )
+
     from pgq_fast import Job
     from pgq_fast.arguments import MAX_NAME_BYTES
     from pgq_fast.enqueue import MAX_PAYLOAD_BYTES
@@ -81,9 +94,12 @@ def kernels(codec: ModuleType, notify: ModuleType) -> Mapping[str, Kernel]:
 
 def main() -> int:
     """Run each kernel between two requests."""
+    library, layout = sys.argv[1], int(sys.argv[2])
+    # Before the package is imported, the names of which are then looked up by their addresses.
+    kept = leave_gaps(layout) if layout else []
     from pgq_fast._impl import codec, notify
 
-    requests: Any = ctypes.CDLL(sys.argv[1])
+    requests: Any = ctypes.CDLL(library)
     # Last: the first ones pay for what is looked up once.
     measured: dict[str, Kernel] = {**kernels(codec, notify), NOTHING: lambda: None}
     # A collection in between would count for the kernel in which it happens to fall.
@@ -100,6 +116,7 @@ def main() -> int:
         for _ in range(CALLS):
             kernel()
         dump(label)
+    del kept
     return 0
 
 

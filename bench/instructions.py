@@ -9,6 +9,11 @@ has one entry for each Python version and processor, with its toolchain. With an
 nothing can be said: the counts are printed with a line that tells what differs, and the command
 ends well. Fewer instructions than in the baseline end well too, and are worth an update.
 
+They depend on addresses as well: two attributes that share an entry of the interpreter's cache of
+types are searched for in every class each time, and whether they do differs from one folder to the
+next. So a kernel that takes too much is counted again with its memory laid out otherwise, and the
+least counts.
+
 An update is made from a clean build, and is a change of its own in the history: what it allows is
 seen there.
 """
@@ -40,6 +45,9 @@ BASELINE: Final = HERE / "instructions.json"
 # Part by which a count may exceed its baseline. A kernel that is new or gone moves the counts of
 # others, as memory lies elsewhere: by 1 % or so.
 TOLERANCE: Final = 0.03
+# Layouts of the memory that are tried, of which the first is how it comes. In one of sixty, reading
+# the fields of a job took 9 % more.
+LAYOUTS: Final = 3
 # Seconds after which valgrind counts as hanging; it takes about ten.
 PATIENCE: Final = 300
 # Of a file of callgrind's: the name that the dump was asked for with, and what was counted.
@@ -100,8 +108,11 @@ def toolchain() -> dict[str, str]:
     }
 
 
-def count() -> Counts:
+def count(layout: int = 0) -> Counts:
     """Instructions of a call of each kernel, on ``ITEMS`` items.
+
+    Args:
+        layout: One of ``LAYOUTS``: where in memory the names lie that the kernels look up.
 
     Raises:
         BenchError: It cannot be counted here; the message has the reason.
@@ -111,7 +122,7 @@ def count() -> Counts:
         library = folder / "requests.so"
         source = HERE / "callgrind_requests.c"
         run([*compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(source)])
-        program = [sys.executable, str(HERE / "counted.py"), str(library)]
+        program = [sys.executable, str(HERE / "counted.py"), str(library), str(layout)]
         # Else a first run would differ, in which the modules are compiled.
         run(program)
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
@@ -200,6 +211,11 @@ def faults(counts: Counts, before: Counts, tolerance: float) -> list[str]:
     return sorted(found)
 
 
+def least(counts: Counts, others: Counts) -> Counts:
+    """The lower count of each kernel of *counts*."""
+    return {name: min(value, others.get(name, value)) for name, value in counts.items()}
+
+
 def table(counts: Counts, before: Counts) -> str:
     """Instructions an item, beside those of the baseline."""
     lines = [f"{'instructions an item':32} {'now':>10} {'baseline':>10}"]
@@ -227,14 +243,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count and compare, or write; 1 for more instructions, 2 where it cannot be counted."""
     options = parse(arguments)
+    baseline = read_baseline(options.baseline)
     try:
         tools = toolchain()
+        entry = baseline.get(place(tools))
+        comparable = entry is not None and not differences(tools, entry)
         counts = count()
+        for layout in range(1, LAYOUTS):
+            if options.update or (
+                comparable and faults(counts, entry["counts"], options.tolerance)
+            ):
+                counts = least(counts, count(layout))
     except BenchError as error:
         print(f"instructions.py: {error}", file=sys.stderr)
         return 2
-    baseline = read_baseline(options.baseline)
-    entry = baseline.get(place(tools))
     print(table(counts, entry["counts"] if entry else {}))
     if options.update:
         baseline[place(tools)] = {"toolchain": tools, "counts": counts}

@@ -120,5 +120,6 @@ async def test_a_long_backlog_needs_no_more_memory(manager: QueueManager) -> Non
     await peak_of(manager, handler, 2000)
     short = await peak_of(manager, handler, 5_000)
     long = await peak_of(manager, handler, 50_000)
-    # A tenth of the backlog would be several MB more.
-    assert long <= 1.3 * short + MB / 2
+    # A batch more or less that is claimed while others end is most of a MB. A twentieth of the
+    # longer backlog would be three.
+    assert long <= short + 2 * MB

@@ -70,9 +70,10 @@ help:
 demo: $(VENV)/.demo $(VENV)/.kernels
 	@$(RUN) -m pgq_fast.demo $(if $(DSN),--dsn '$(DSN)') $(ARGS)
 
-# Files side by side, each worker with a server of its own: tests wait more than they compute. With a
-# server of the user's there is one for all, so one after the other.
-PYTEST = $(RUN) -m pytest $(if $(PGQ_TEST_DSN),,--numprocesses 3 --dist loadfile)
+# Files side by side, each worker with a server of its own: tests wait more than they compute. In the
+# order of their names, as those with few tests, which would be left for the end, are often the longest.
+# With a server of the user's there is one for all, so one after the other.
+PYTEST = $(RUN) -m pytest $(if $(PGQ_TEST_DSN),,--numprocesses 3 --dist loadfile --no-loadscope-reorder)
 
 test: test-c test-python test-oldest-pg
 

@@ -57,7 +57,9 @@ class EmbeddedPostgresError(PgqException, RuntimeError):
 
 @contextlib.contextmanager
 def embedded_postgres(
-    version: int = DEFAULT_VERSION, settings: Mapping[str, str] | None = None
+    version: int = DEFAULT_VERSION,
+    settings: Mapping[str, str] | None = None,
+    parent: str | os.PathLike[str] | None = None,
 ) -> Iterator[str]:
     """Run a PostgreSQL server for the duration of a ``with`` block.
 
@@ -66,6 +68,10 @@ def embedded_postgres(
         settings: Server settings by name, as in ``postgresql.conf``. The server keeps
             PostgreSQL's own defaults otherwise, so commits reach the disk;
             ``{"fsync": "off"}`` suits tests whose data nobody will miss.
+        parent: The folder in which the server's own is made, that of temporary files by default.
+            One in memory, such as ``/dev/shm`` on Linux, suits tests that make many databases.
+            Where the path of a socket in it would be too long, or the server's account cannot get
+            there, it is ``/tmp``.
 
     Yields:
         A DSN of the superuser, which asyncpg and libpq both understand.
@@ -74,7 +80,7 @@ def embedded_postgres(
         EmbeddedPostgresError: The extra is not installed, the version is not among its
             binaries, or the server did not come up; the message carries its log.
     """
-    server = _Server(_binaries(version), dict(settings or {}))
+    server = _Server(_binaries(version), dict(settings or {}), parent)
     # For exits that skip this generator, or that cut its end off, like a second Ctrl-C.
     atexit.register(server.stop)
     with sigterm_as_exit():
@@ -142,9 +148,15 @@ def _binaries(version: int) -> Path:
 class _Server:
     """One server process and its folder. ``start`` once; ``stop`` as often as you like."""
 
-    def __init__(self, installation: Path, settings: dict[str, str]) -> None:
+    def __init__(
+        self,
+        installation: Path,
+        settings: dict[str, str],
+        parent: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._installation = installation
         self._settings = settings
+        self._parent = parent
         self._account = _UNPRIVILEGED if os.geteuid() == 0 else None
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -156,7 +168,7 @@ class _Server:
         return f"postgresql://postgres@/postgres?host={quote(str(self._folder))}&port={_PORT}"
 
     def start(self) -> None:
-        self._folder = folder = _temporary_folder(self._account)
+        self._folder = folder = _temporary_folder(self._parent, self._account)
         data = folder / "data"
         if self._account is not None:
             shutil.chown(folder, self._account, _group_of(self._account))
@@ -291,9 +303,9 @@ def _reachable_by_everybody(path: Path) -> bool:
     return all(part.stat().st_mode & 0o001 for part in [path, *path.parents])
 
 
-def _temporary_folder(account: str | None) -> Path:
+def _temporary_folder(parent: str | os.PathLike[str] | None, account: str | None) -> Path:
     """A new private folder with a path short enough for a socket, passable for *account*."""
-    folder = Path(tempfile.mkdtemp(prefix="pgq-")).resolve()
+    folder = Path(tempfile.mkdtemp(prefix="pgq-", dir=parent)).resolve()
     too_long = len(os.fsencode(folder / _SOCKET_NAME)) > _SOCKET_PATH_LIMIT
     if too_long or (account is not None and not _reachable_by_everybody(folder.parent)):
         folder.rmdir()

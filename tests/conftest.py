@@ -8,6 +8,7 @@ PGQ_FAST_IMPL    c or python: the implementation that this run tests
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import signal
@@ -169,6 +170,16 @@ def pytest_report_header() -> list[str]:
     return [
         f"pgq_fast: implementation {__impl__}, PostgreSQL {server_description()}, {drivers}",
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _young_heap() -> None:
+    """Leave the garbage collector what the module makes to look at, not all that was imported.
+
+    Tests have it look through everything, some of them again and again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,16 @@ def test_the_dsn_ignores_the_environment_of_libpq(monkeypatch: pytest.MonkeyPatc
         assert connection.info.port == 5432
 
 
+def test_the_folder_is_made_where_it_is_wanted() -> None:
+    # Not pytest's own folders, which other accounts cannot get to.
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        Path(parent).chmod(0o755)
+        with embedded_postgres(settings=QUICK, parent=parent) as dsn:
+            assert folder_of(dsn).parent == Path(parent)
+            psycopg.connect(dsn).close()
+        assert list(Path(parent).iterdir()) == []
+
+
 def test_servers_can_run_side_by_side() -> None:
     with embedded_postgres(settings=QUICK) as one, embedded_postgres(settings=QUICK) as two:
         assert one != two
@@ -178,6 +188,7 @@ with embedded_postgres(settings={"fsync": "off"}) as dsn:
 
 LEAVER = """
 import sys
+import tempfile
 from pgq_fast.embedded import embedded_postgres
 server = embedded_postgres(settings={"fsync": "off"})
 print(server.__enter__(), flush=True)

@@ -27,7 +27,7 @@ from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.settings import DBSettings, Layout
 from support.drivers import MakeDriver
 
-pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
+pytestmark = pytest.mark.layouts
 
 # An entrypoint that the server refuses once ``refuse`` has told it to; nothing before it does.
 REFUSED = "refused"

@@ -33,7 +33,7 @@ from pgq_fast.models import Context, Job, TracebackRecord
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
 
-pytestmark = [pytest.mark.pg_matrix, pytest.mark.layouts()]
+pytestmark = pytest.mark.layouts
 
 AT_ONCE = timedelta(0)
 SOON = timedelta(milliseconds=30)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from support.drivers import MakeDriver
 
-pytestmark = [pytest.mark.impl_agnostic, pytest.mark.pg_matrix]
+pytestmark = pytest.mark.impl_agnostic
 
 ROOT = Path(pgq_fast.__file__).parents[1]
 EVERY_SECOND = "* * * * * *"
@@ -76,6 +76,7 @@ async def test_ticks_are_shared_and_stored(
 
 
 @pytest.mark.layouts
+@pytest.mark.pg_matrix
 async def test_what_is_due_at_once_runs_once_over_many_schedulers(
     make_driver: MakeDriver, queue_dsn: str, running: Running, eventually: Eventually
 ) -> None:
@@ -194,6 +195,7 @@ async def test_the_time_zone_of_the_session_moves_no_tick(
 
 
 @pytest.mark.layouts
+@pytest.mark.pg_matrix
 async def test_a_run_keeps_its_row_by_heartbeats(
     anydriver: Any,
     make_driver: MakeDriver,
@@ -347,6 +349,7 @@ async def test_shutdown_and_cancellation_leave_no_row_behind(anydriver: Any) -> 
 
 
 @pytest.mark.layouts
+@pytest.mark.pg_matrix
 async def test_clean_old_replaces_what_is_stored(anydriver: Any, running: Running) -> None:
     queries = Queries(anydriver)
     stored = [

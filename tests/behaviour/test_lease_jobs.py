@@ -326,10 +326,7 @@ BY_ID: dict[tuple[str, ...], list[str]] = {
 
 
 @pytest.mark.impl_agnostic
-@pytest.mark.parametrize("statement", BY_ID, ids="-".join)
-async def test_no_large_table_is_read_for_a_few_rows(
-    tables: Tables, statement: tuple[str, ...]
-) -> None:
+async def test_no_large_table_is_read_for_a_few_rows(tables: Tables) -> None:
     for insert in (
         "ready (id, priority, entrypoint) SELECT n, n % 3, 'e' || n % 5",
         "deferred (id, priority, entrypoint, execute_after)"
@@ -344,19 +341,28 @@ async def test_no_large_table_is_read_for_a_few_rows(
         await tables.rows(f"INSERT INTO pgqueuer_{insert} FROM generate_series(1, {LONG}) AS n")
     await tables.rows("ANALYZE")
     await tables.rows("SET plan_cache_mode = force_generic_plan")
-    settings = DBSettings(layout=Layout.lease)
+    for statement, arguments in BY_ID.items():
+        # Some of them change what they find.
+        await tables.rows("BEGIN")
+        assert await large_reads(tables, statement, arguments) == set(), statement
+        await tables.rows("ROLLBACK")
+
+
+async def large_reads(
+    tables: Tables, statement: tuple[str, ...], arguments: list[str]
+) -> set[tuple[str, str | None]]:
+    """The parts of a statement's generic plan that go through a good part of a long table."""
     name, *flags = statement
-    await tables.rows(f"PREPARE query AS {layout_statement(name, settings, *flags)}")
-    values = ", ".join(BY_ID[statement])
-    plan = await tables.value(
-        f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE query{f'({values})' if values else ''}"
-    )
+    text = layout_statement(name, DBSettings(layout=Layout.lease), *flags)
+    await tables.rows(f"PREPARE query AS {text}")
+    values = f"({', '.join(arguments)})" if arguments else ""
+    plan = await tables.value(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE query{values}")
+    await tables.rows("DEALLOCATE query")
     found = plan if isinstance(plan, list) else json.loads(plan)
-    read = {
+    return {
         (node["Node Type"], node.get("Relation Name"))
         for node in nodes(found[0]["Plan"])
         if node["Actual Loops"]
         and (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
         > LONG / 10
     }
-    assert read == set()

@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+from support.first_imports import run_each
+
 pytestmark = pytest.mark.impl_agnostic
 
 INSTALL = "from pgq_fast._alias import install_as_pgqueuer\ninstall_as_pgqueuer()\n"
@@ -35,26 +37,25 @@ def install(request: pytest.FixtureRequest) -> str:
     return str(request.param) + INSTALL
 
 
-@pytest.mark.parametrize(
-    "statements",
-    [
-        "import pgqueuer; assert pgqueuer is pgq_fast",
-        "import pgqueuer.db as theirs; import pgq_fast.db as ours; assert theirs is ours",
-        "from pgqueuer.db import AsyncpgDriver as a; from pgq_fast import AsyncpgDriver as b;"
-        "assert a is b",
-        "from pgqueuer import models as a; from pgq_fast import models as b; assert a is b",
-        "import pgqueuer.core.completion as a; import pgq_fast.core.completion as b;assert a is b",
-        "from pgqueuer.core.completion import CompletionWatcher as a;"
-        "from pgq_fast.completion import CompletionWatcher as b; assert a is b",
-        "from pgqueuer.ports.tracing import TRACER as a; from pgq_fast.tracing import TRACER as b;"
-        "assert a is b",
-        "import importlib; assert importlib.import_module('pgqueuer.sm').SchedulerManager "
-        "is pgq_fast.SchedulerManager",
-        "import pgqueuer.errors, pgqueuer; assert pgqueuer.errors is pgq_fast.errors",
-    ],
-)
-def test_both_names_give_the_same_objects(install: str, statements: str) -> None:
-    python(f"{install}import pgq_fast\n{statements}")
+SAME_OBJECTS = [
+    "import pgqueuer; assert pgqueuer is pgq_fast",
+    "import pgqueuer.db as theirs; import pgq_fast.db as ours; assert theirs is ours",
+    "from pgqueuer.db import AsyncpgDriver as a; from pgq_fast import AsyncpgDriver as b;"
+    "assert a is b",
+    "from pgqueuer import models as a; from pgq_fast import models as b; assert a is b",
+    "import pgqueuer.core.completion as a; import pgq_fast.core.completion as b;assert a is b",
+    "from pgqueuer.core.completion import CompletionWatcher as a;"
+    "from pgq_fast.completion import CompletionWatcher as b; assert a is b",
+    "from pgqueuer.ports.tracing import TRACER as a; from pgq_fast.tracing import TRACER as b;"
+    "assert a is b",
+    "import importlib; assert importlib.import_module('pgqueuer.sm').SchedulerManager "
+    "is pgq_fast.SchedulerManager",
+    "import pgqueuer.errors, pgqueuer; assert pgqueuer.errors is pgq_fast.errors",
+]
+
+
+def test_both_names_give_the_same_objects(install: str) -> None:
+    run_each([f"{install}import pgq_fast\n{statements}" for statements in SAME_OBJECTS])
 
 
 def test_submodules_are_loaded_when_they_are_asked_for(install: str) -> None:

@@ -188,7 +188,6 @@ with embedded_postgres(settings={"fsync": "off"}) as dsn:
 
 LEAVER = """
 import sys
-import tempfile
 from pgq_fast.embedded import embedded_postgres
 server = embedded_postgres(settings={"fsync": "off"})
 print(server.__enter__(), flush=True)

@@ -289,20 +289,32 @@ async def test_a_worker_counts_what_it_has_done(
     monkeypatch.setattr(upkeep, "MANY_LOGGED", 20 if early else 1_000)
     monkeypatch.setattr(upkeep, "COUNT_LOOK", 0.05)
     manager.entrypoint("e")(Recorder())
-    async with working(manager, log_aggregation_interval=interval):
+    enqueued = 0
 
-        async def counted() -> bool:
-            # What has ended a moment ago may not be logged yet when the log is counted. It is
-            # counted with the next jobs.
-            await manager.queries.enqueue(["e"] * 20, [None] * 20, [0] * 20)
-            return bool(
-                await tables.value(
-                    "SELECT coalesce(sum(count), 0) >= 20 FROM pgqueuer_statistics"
-                    " WHERE status = 'successful'"
-                )
+    async def counted() -> int:
+        return int(
+            await tables.value(
+                "SELECT coalesce(sum(count), 0) FROM pgqueuer_statistics"
+                " WHERE status = 'successful'"
             )
+        )
 
-        await eventually(counted)
+    async def counted_by_the_worker() -> bool:
+        # What has ended a moment ago may not be logged yet when the log is counted. It is counted
+        # with the next jobs.
+        nonlocal enqueued
+        await manager.queries.enqueue(["e"] * 20, [None] * 20, [0] * 20)
+        enqueued += 20
+        return await counted() >= 20
+
+    async def all_ended() -> bool:
+        return len(await tables.ended()) == enqueued
+
+    async with working(manager, log_aggregation_interval=interval):
+        await eventually(counted_by_the_worker)
+        await eventually(all_ended)
+    await manager.queries.aggregate_logs()
+    assert await counted() == enqueued
 
 
 async def test_workers_that_count_together_count_once(queries: Queries, tables: Tables) -> None:

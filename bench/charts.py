@@ -1,7 +1,7 @@
-"""What plots are made of: reports of ``peers.py``, ``limit.py``, ``growth.py`` and ``compare.py``.
+"""What plots are made of: the reports that the scripts here write.
 
-The first three write charts. A comparison has scenarios with sides; here it becomes charts as well,
-and keeps its targets, which the page shows as a table.
+Most have charts. A comparison has scenarios with sides; here it becomes charts as well, and keeps
+its targets, which the page shows as a table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 # In the order in which the page shows them.
-KINDS: Final = ("compare", "peers", "limit", "growth")
+KINDS: Final = ("compare", "peers", "limit", "growth", "imports")
 
 
 class ReportError(ValueError):

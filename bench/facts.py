@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -81,12 +82,19 @@ def gather(dsn: str) -> dict[str, Any]:
     return {**facts, "warnings": warnings(facts)}
 
 
+def without_server() -> dict[str, Any]:
+    """The same of what no server has a part in."""
+    facts: dict[str, Any] = {"versions": versions(), "machine": machine(), "server": {}}
+    return {**facts, "warnings": load(facts["machine"])}
+
+
 def in_words(facts: dict[str, Any]) -> list[str]:
     """A line for each part and each warning."""
     return [
         *(
             f"{title}: " + ", ".join(f"{name} {value}" for name, value in facts[title].items())
             for title in ("versions", "machine", "server")
+            if facts[title]
         ),
         *(f"WARNING: {warning}" for warning in facts["warnings"]),
     ]
@@ -101,8 +109,12 @@ def warnings(facts: dict[str, Any]) -> list[str]:
     """What to hold against the figures."""
     from pgq_fast.trial import cheap_commits
 
-    found = cheap_commits(facts["server"])
-    load, cpus = facts["machine"]["load_average"], facts["machine"]["cpu_count"]
-    if load > IDLE * cpus:
-        found.append(f"the machine is at other work: load {load}, {cpus} CPUs")
-    return found
+    return cheap_commits(facts["server"]) + load(facts["machine"])
+
+
+def load(machine: Mapping[str, Any]) -> list[str]:
+    """The same, of the machine."""
+    average, cpus = machine["load_average"], machine["cpu_count"]
+    if average > IDLE * cpus:
+        return [f"the machine is at other work: load {average}, {cpus} CPUs"]
+    return []

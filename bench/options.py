@@ -25,6 +25,11 @@ def add_common(parser: argparse.ArgumentParser, repeat: int) -> None:
     parser.add_argument("--dsn", help="a server of yours instead of an embedded one")
     parser.add_argument("--repeat", type=positive_int, help=f"default: {repeat}")
     parser.add_argument("--scale", type=positive_float, help="multiplies the numbers of jobs")
+    add_kept(parser)
+
+
+def add_kept(parser: argparse.ArgumentParser) -> None:
+    """What becomes of the figures."""
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything here as well")
     parser.add_argument(
         "--compare",

@@ -16,6 +16,7 @@ HEADINGS: Final = {
     "peers": "Side by side with the peers",
     "limit": "Against the limit",
     "growth": "How cost grows",
+    "imports": "What an import takes",
 }
 INTRODUCTIONS: Final = {
     "compare": (
@@ -35,6 +36,11 @@ INTRODUCTIONS: Final = {
     "growth": (
         "One thing grows, all else stays as it is by default. Every job that is measured is "
         "checked to have run once."
+    ),
+    "imports": (
+        "Programs that only import, in turn, each in an interpreter of its own: what the package "
+        "builds on, the package, what it imports once there is a queue, and pgqueuer, which "
+        "imports all at once."
     ),
 }
 BEGIN: Final = "<!-- results: made by bench/plots.py -->"
@@ -92,7 +98,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     server = dict(report.server)
     if "server_version" in server:
         yield "PostgreSQL", str(server.pop("server_version"))
-    yield "Settings", _listed(server)
+    if server:
+        yield "Settings", _listed(server)
     yield "Versions", _listed(report.versions)
     yield "Repeats", str(report.repeat)
     yield "Scale", f"{report.scale:g}"

@@ -36,8 +36,7 @@ from servers import new_database
 import pgq_fast_ext.codec
 import pgq_fast_ext.notify
 from pgq_fast import Job
-from pgq_fast._pure import codec as pure_codec
-from pgq_fast._pure import notify as pure_notify
+from pgq_fast._pure import codec as pure_codec, notify as pure_notify
 from pgq_fast.models import parse_headers
 
 NOW = datetime.now(UTC)

@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import Driver, RowDriver
 from pgq_fast.models import AnyEvent
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 from pgq_fast.sql import layout_statement
 
 __all__ = ["Activity", "Depth", "Entrypoint", "Monitor", "Number", "Worker"]

@@ -8,7 +8,12 @@ from collections.abc import Callable, MutableMapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Self
 
-from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
+from pgq_fast.builders import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+    default_settings,
+)
 from pgq_fast.drivers.base import Driver
 from pgq_fast.executors import (
     AbstractEntrypointExecutor,
@@ -22,13 +27,14 @@ from pgq_fast.logconfig import logger
 from pgq_fast.qm import QueueManager, reject_enqueue_only
 from pgq_fast.queries import Queries
 from pgq_fast.repository import RepositoryPort
-from pgq_fast.settings import ConnectionSettings, db_settings
 from pgq_fast.sm import SchedulerManager
 from pgq_fast.types import Channel, OnFailure, QueueExecutionMode
 
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
+
+    from pgq_fast.settings import ConnectionSettings
 
 __all__ = ["PgQueuer"]
 
@@ -48,7 +54,9 @@ class PgQueuer:
     """
 
     connection: Driver
-    channel: Channel = dataclasses.field(default_factory=lambda: Channel(db_settings().channel))
+    channel: Channel = dataclasses.field(
+        default_factory=lambda: Channel(default_settings().channel)
+    )
     resources: MutableMapping[str, object] = dataclasses.field(default_factory=dict)
     queries: RepositoryPort | None = dataclasses.field(default=None)
     shutdown: asyncio.Event = dataclasses.field(init=False, default_factory=asyncio.Event)
@@ -136,7 +144,7 @@ class PgQueuer:
         from pgq_fast.memory import InMemoryDriver, InMemoryQueries
 
         driver = InMemoryDriver()
-        settings = db_settings()
+        settings = default_settings()
         if channel is not None:
             # No database has a trigger here: the queue itself notifies where the worker listens.
             settings = settings.model_copy(update={"channel": channel})
@@ -158,7 +166,7 @@ class PgQueuer:
     ) -> Self:
         return cls(
             connection=driver,
-            channel=channel or Channel(db_settings().channel),
+            channel=channel or Channel(default_settings().channel),
             # Not "or": an empty mapping is the caller's too.
             resources={} if resources is None else resources,
             queries=queries,

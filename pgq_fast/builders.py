@@ -7,18 +7,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pgq_fast.schema import lookups
-from pgq_fast.settings import DBSettings, QualifiedNames, db_settings
 
-__all__ = ["QueryBuilderEnvironment", "QueryQueueBuilder", "QuerySchedulerBuilder"]
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings, QualifiedNames
+
+__all__ = [
+    "QueryBuilderEnvironment",
+    "QueryQueueBuilder",
+    "QuerySchedulerBuilder",
+    "default_settings",
+    "settings_of",
+]
+
+
+# pydantic-settings is a fifth of what an import of the package takes, and not needed until there is
+# a queue: hence the imports in functions.
+
+
+def default_settings() -> DBSettings:
+    """The settings of this process; see :func:`pgq_fast.settings.db_settings`."""
+    from pgq_fast.settings import db_settings
+
+    return db_settings()
+
+
+def settings_of(queries: object) -> DBSettings | None:
+    """Those of the queue; None of a repository that has no layouts."""
+    from pgq_fast.settings import DBSettings
+
+    settings = getattr(getattr(queries, "qbq", None), "settings", None)
+    return settings if isinstance(settings, DBSettings) else None
 
 
 @dataclasses.dataclass
 class QueryBuilderEnvironment:
     """Names of an installation, and the SQL that creates, alters and looks up its objects."""
 
-    settings: DBSettings = dataclasses.field(default_factory=db_settings)
+    settings: DBSettings = dataclasses.field(default_factory=default_settings)
 
     @property
     def qualified(self) -> QualifiedNames:
@@ -84,7 +112,7 @@ class QueryBuilderEnvironment:
 class QueryQueueBuilder:
     """Names of the queue, its log and its statistics."""
 
-    settings: DBSettings = dataclasses.field(default_factory=db_settings)
+    settings: DBSettings = dataclasses.field(default_factory=default_settings)
 
     @property
     def qualified(self) -> QualifiedNames:
@@ -96,7 +124,7 @@ class QueryQueueBuilder:
 class QuerySchedulerBuilder:
     """Names of the schedules."""
 
-    settings: DBSettings = dataclasses.field(default_factory=db_settings)
+    settings: DBSettings = dataclasses.field(default_factory=default_settings)
 
     @property
     def qualified(self) -> QualifiedNames:

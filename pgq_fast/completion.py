@@ -20,12 +20,12 @@ from datetime import timedelta
 from typing import Final
 
 from pgq_fast._impl import notify
+from pgq_fast.builders import default_settings, settings_of
 from pgq_fast.drivers.base import Driver, ListenerRemover
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import PgqException
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EndsPort, QueueRepositoryPort
-from pgq_fast.settings import DBSettings, db_settings
 from pgq_fast.tasks import TaskManager, wait_for_event
 from pgq_fast.types import JOB_STATUS, Channel, JobId
 
@@ -164,8 +164,7 @@ class CompletionWatcher:
     @property
     def _channel(self) -> Channel:
         """Where the queue of ``queries`` notifies, as far as it tells."""
-        settings = getattr(getattr(self.queries, "qbq", None), "settings", None)
-        return settings.channel if isinstance(settings, DBSettings) else db_settings().channel
+        return (settings_of(self.queries) or default_settings()).channel
 
     async def _stop_listening(self) -> None:
         if isinstance(self.driver, ListenerRemover):

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pgq_fast import __impl__
+from pgq_fast.choices import Layout
 from pgq_fast.embedded import EmbeddedPostgresError, embedded_postgres, sigterm_as_exit
 from pgq_fast.errors import PgqException
 from pgq_fast.loops import run_in_loop
 from pgq_fast.models import Job
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 from pgq_fast.trial import (
     DriverName,
     TrialError,

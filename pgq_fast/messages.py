@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pgq_fast.models import CancellationEvent, HealthCheckEvent, utc_now
+from pgq_fast import models
 from pgq_fast.types import Channel, HealthCheckId, JobId
 
 LONGEST_MESSAGE: Final = 7999
@@ -14,8 +14,8 @@ LONGEST_MESSAGE: Final = 7999
 
 def cancellations(channel: str, ids: Sequence[int]) -> Iterator[str]:
     """Messages that ask to cancel *ids*: as many as it takes, one at least."""
-    event = CancellationEvent(
-        channel=Channel(channel), ids=[], sent_at=utc_now(), type="cancellation_event"
+    event = models.CancellationEvent(
+        channel=Channel(channel), ids=[], sent_at=models.utc_now(), type="cancellation_event"
     )
     room = LONGEST_MESSAGE - len(event.model_dump_json().encode())
     start = size = 0
@@ -32,6 +32,6 @@ def cancellations(channel: str, ids: Sequence[int]) -> Iterator[str]:
 
 def health_check(channel: str, check: HealthCheckId) -> str:
     """The message by which a worker sees that it hears."""
-    return HealthCheckEvent(
-        channel=Channel(channel), id=check, sent_at=utc_now(), type="health_check_event"
+    return models.HealthCheckEvent(
+        channel=Channel(channel), id=check, sent_at=models.utc_now(), type="health_check_event"
     ).model_dump_json()

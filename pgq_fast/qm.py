@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, get_args
 
 from pgq_fast import arguments, executors, models, tracing, types
+from pgq_fast.builders import default_settings
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import EnqueueOnlyDriverError, FailingListenerError
 from pgq_fast.logconfig import logger
 from pgq_fast.observer import WorkerObserver
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
-from pgq_fast.settings import db_settings
 from pgq_fast.worker.context import JobContexts
 from pgq_fast.worker.loop import Worker
 from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
@@ -72,7 +72,7 @@ class QueueManager:
 
     queries: RepositoryPort
     channel: types.Channel = dataclasses.field(
-        default_factory=lambda: types.Channel(db_settings().channel)
+        default_factory=lambda: types.Channel(default_settings().channel)
     )
     shutdown: asyncio.Event = dataclasses.field(init=False, default_factory=asyncio.Event)
     entrypoint_registry: dict[types.QueueEntrypoint, executors.AbstractEntrypointExecutor] = (

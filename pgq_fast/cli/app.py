@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from pgq_fast.cli import jobs, measure, migrate, prune, schedules, top, watch, web
-from pgq_fast.cli import run as run_command
-from pgq_fast.cli import schema as schema_commands
-from pgq_fast.cli import sql as sql_commands
+from pgq_fast.choices import Layout
+from pgq_fast.cli import (
+    jobs,
+    measure,
+    migrate,
+    prune,
+    run as run_command,
+    schedules,
+    schema as schema_commands,
+    sql as sql_commands,
+    top,
+    watch,
+    web,
+)
 from pgq_fast.cli.context import GlobalOptions
 from pgq_fast.cli.errors import TRACEBACK_VARIABLE
-from pgq_fast.settings import Layout
 
 __all__ = ["app"]
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import typer
 
 from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
+from pgq_fast.choices import Layout
 from pgq_fast.cli.errors import CliError, first_line
 from pgq_fast.connections import connect_asyncpg, connect_psycopg
 from pgq_fast.drivers.base import Driver
@@ -18,7 +19,7 @@ from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.factories import load_factory
 from pgq_fast.queries import Queries
-from pgq_fast.settings import ConnectionSettings, DBSettings, Layout, db_settings
+from pgq_fast.settings import ConnectionSettings, DBSettings, db_settings
 
 __all__ = ["GlobalOptions", "cannot_connect", "load_reference", "open_listener", "open_queries"]
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from pgq_fast._impl import __impl__
+from pgq_fast.choices import Layout
 from pgq_fast.cli.context import GlobalOptions, cannot_connect
 from pgq_fast.cli.errors import CliError
 from pgq_fast.cli.output import print_json, print_table
 from pgq_fast.cli.progress import Report, progress
 from pgq_fast.loops import run_in_loop
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 
 if TYPE_CHECKING:
     from pgq_fast.drivers.base import Driver

@@ -11,11 +11,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from pgq_fast.choices import POLL_INTERVAL
 from pgq_fast.drivers.base import Driver, ListenerRemover, NotifyCallback, SessionLockKey
 from pgq_fast.drivers.listeners import ReconnectCallback, ReconnectNotifier
 from pgq_fast.errors import SessionStateError
 from pgq_fast.logconfig import logger
-from pgq_fast.settings import POLL_INTERVAL
 
 __all__ = [
     "DEFAULT_POLL_INTERVAL",

@@ -51,8 +51,7 @@ def row_adapters() -> AdaptersMap:
     import psycopg
     from psycopg.adapt import AdaptersMap, Dumper
     from psycopg.pq import Format
-    from psycopg.types import array, datetime, numeric, string, uuid
-    from psycopg.types import bool as boolean
+    from psycopg.types import array, bool as boolean, datetime, numeric, string, uuid
 
     class IntDumper(Dumper):
         # Without a type, so that the server takes the one that the statement asks for. psycopg's

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgq_fast import models
 from pgq_fast._impl import codec
@@ -19,9 +19,11 @@ from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rejected, Rest, Retry, Statement
 from pgq_fast.layouts.looks import Looks
 from pgq_fast.logconfig import logger
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 DEQUEUE_BYTES: Final = 448 * 2**20
 """The most of one ``dequeue``, less the last job's, which may have as much again: PostgreSQL allows

@@ -6,7 +6,7 @@ A module that fits :class:`~pgq_fast.layouts.inserting.Inserter`.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pgq_fast._impl import codec
 from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers
@@ -23,9 +23,11 @@ from pgq_fast.layouts.inserting import (
     placed_ids,
     total_bytes,
 )
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import OnConflict
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 COPY_FROM_ROWS: Final = 200
 """Lists at least this long go in by COPY: below, its extra round trips cost more than it saves."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from pgq_fast.drivers.base import Driver, Int8Array, rows_of
 from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import JobId
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 AGGREGATED_AT_ONCE: Final = 2_000
 """Log entries that a statement counts: to mark one takes as long as to acknowledge a job."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Final, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, cast
 
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Row
 from pgq_fast.enqueue import EnqueueBatch, SingleJob, encode_headers, has_headers, only_job
 from pgq_fast.errors import InvalidJobError, JobsDroppedError
 from pgq_fast.layouts.base import Statement
-from pgq_fast.settings import DBSettings
 from pgq_fast.types import JobId, OnConflict
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 COPY_CHUNK_ROWS: Final = 10_000
 """Rows encoded at a time, so that a huge list is not in memory twice and the loop not blocked."""

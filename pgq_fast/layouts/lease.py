@@ -13,10 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from pgq_fast import models
 from pgq_fast._impl import codec
+from pgq_fast.choices import JobLog, SynchronousCommit
 from pgq_fast.drivers.base import Driver, Row, RowDriver, row_fetcher
 from pgq_fast.drivers.failures import constraint_of, sqlstate_of
 from pgq_fast.drivers.pooling import poll_interval_of
@@ -28,9 +29,11 @@ from pgq_fast.layouts.looks import Looks
 from pgq_fast.layouts.promotion import Promotion
 from pgq_fast.layouts.waiting import Waiting
 from pgq_fast.logconfig import logger
-from pgq_fast.settings import DBSettings, JobLog, SynchronousCommit
 from pgq_fast.sql import size_class, sized_statement, statement
 from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 UNIQUE_VIOLATION: Final = "23505"
 CLAIMS_WAIT: Final = "PGQ05"

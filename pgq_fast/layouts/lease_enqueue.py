@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import timedelta
 from itertools import compress
 from operator import not_
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Row
@@ -30,9 +30,11 @@ from pgq_fast.layouts.inserting import (
     placed_ids,
     total_bytes,
 )
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import JobId, OnConflict
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 COPY_FROM_ROWS: Final = 2000
 """Lists at least this long go in by COPY: below, its extra round trips cost more than it saves."""

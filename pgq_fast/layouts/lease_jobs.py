@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from pgq_fast.drivers.base import Driver, Int8Array, Row, rows_of
 from pgq_fast.layouts.base import Outcome, Retry
 from pgq_fast.layouts.lease_log import log_modes
 from pgq_fast.models import TracebackRecord
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import JOB_STATUS, JobId
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 FRUITLESS_PASSES: Final = 100
 """Passes in a row that see jobs and reach none of them. A few are possible while workers pass jobs

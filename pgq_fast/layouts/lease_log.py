@@ -23,9 +23,10 @@ then it is deleted.
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pgq_fast.settings import DBSettings
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 
 class LogModes(NamedTuple):

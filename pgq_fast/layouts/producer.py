@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import (
     Driver,
     Row,
@@ -26,8 +27,10 @@ from pgq_fast.enqueue import EnqueueBatch, SingleJob, only_job
 from pgq_fast.layouts import compat_enqueue, lease_enqueue
 from pgq_fast.layouts.coalescing import Coalescer
 from pgq_fast.layouts.inserting import Inserter, insertion_steps, run, run_sync
-from pgq_fast.settings import DBSettings, Layout, QualifiedNames
 from pgq_fast.types import JobId, OnConflict
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings, QualifiedNames
 
 
 def inserter_for(settings: DBSettings) -> Inserter:

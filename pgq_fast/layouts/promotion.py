@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pgq_fast.drivers.base import Driver, row_fetcher
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import sized_statement, statement
 from pgq_fast.types import QueueEntrypoint
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 ROWS: Final = 5000
 """Jobs of an entrypoint that become ready at a time."""

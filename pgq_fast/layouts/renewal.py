@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pgq_fast.drivers.base import Int8Array
 from pgq_fast.layouts.base import Statement
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import layout_statement
 from pgq_fast.types import QueueManagerId, ScheduleId
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 
 def renewal(settings: DBSettings, owner: QueueManagerId) -> Statement:

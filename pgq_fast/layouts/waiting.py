@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pgq_fast.drivers.base import Driver, row_fetcher
-from pgq_fast.settings import DBSettings
 from pgq_fast.sql import statement
 from pgq_fast.types import QueueManagerId
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
 
 REGISTERED_FOR: Final = timedelta(seconds=30)
 """A worker that died is told for no longer than this."""

@@ -10,8 +10,7 @@ from typing import Literal, overload
 
 from pydantic_core import from_json, to_json
 
-from pgq_fast import arguments, messages, models, types
-from pgq_fast import enqueue as enqueue_parameters
+from pgq_fast import arguments, enqueue as enqueue_parameters, messages, models, types
 from pgq_fast.builders import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgq_fast.memory import reports
 from pgq_fast.memory.driver import InMemoryDriver

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from pgq_fast.choices import Layout
 from pgq_fast.schema.compat_tables import BUCKET_KEY
 from pgq_fast.schema.objects import (
     IDS_SEQUENCE,
@@ -24,7 +25,7 @@ from pgq_fast.schema.objects import (
     beside,
 )
 from pgq_fast.schema.target import retired, target
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 
 __all__ = [
     "alter_durability_sql",

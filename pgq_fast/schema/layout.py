@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import Driver, SyncDriver
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.errors import LayoutMismatchError
 from pgq_fast.logconfig import logger
 from pgq_fast.schema.objects import locate
 from pgq_fast.schema.statements import Steps, query, run_async, run_sync
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 
 __all__ = [
     "installed_layout",

@@ -6,7 +6,11 @@ off. They are looked for in ``db_schema`` or else ``current_schema()``.
 
 from __future__ import annotations
 
-from pgq_fast.settings import DBSettings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgq_fast.settings import DBSettings
+
 
 __all__ = [
     "first_missing_sql",

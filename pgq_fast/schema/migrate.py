@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 
+from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import Int8Array
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.errors import (
@@ -39,7 +40,7 @@ from pgq_fast.schema.layout import installed_layout
 from pgq_fast.schema.migrate_routes import Route, Walk, route_to
 from pgq_fast.schema.objects import locate
 from pgq_fast.schema.statements import Pause, Statement, Steps, query
-from pgq_fast.settings import DBSettings, Durability, Layout
+from pgq_fast.settings import DBSettings, Durability
 from pgq_fast.sql import statement
 
 __all__ = ["MigrationProgress", "MigrationReport", "Phase", "migrate"]

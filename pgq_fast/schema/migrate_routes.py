@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import ClassVar, Final
 
+from pgq_fast.choices import Layout
 from pgq_fast.schema import ddl
 from pgq_fast.schema.lease_tables import LeaseTables, lease_tables
 from pgq_fast.schema.objects import Index, Table, Trigger, bare, beside, locate
 from pgq_fast.schema.target import target
-from pgq_fast.settings import DBSettings, Layout, MigrationNames
+from pgq_fast.settings import DBSettings, MigrationNames
 from pgq_fast.sql import sized_statement, statement
 
 __all__ = ["Route", "ToCompat", "ToLease", "Walk", "route_to"]

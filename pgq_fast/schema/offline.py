@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pgq_fast.choices import Layout
 from pgq_fast.schema import ddl
 from pgq_fast.schema.objects import STATUS_TYPE, Index, Table, beside, locate
 from pgq_fast.schema.target import retired, target
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 
 __all__ = ["upgrade_script"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from pgq_fast.choices import Layout
 from pgq_fast.schema import lookups
 from pgq_fast.schema.lease_tables import lease_tables
 from pgq_fast.schema.statements import Steps, query
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 
 __all__ = ["Requirement", "first_missing", "required"]
 

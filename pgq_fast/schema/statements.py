@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import Generator
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pgq_fast.drivers.base import (
     Driver,
@@ -36,8 +35,7 @@ T = TypeVar("T")
 Rows: TypeAlias = list[dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """One round trip.
 
     Attributes:
@@ -51,8 +49,7 @@ class Statement:
     returns_rows: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """A time in which nothing is done, and the connection is free."""
 
     seconds: float

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pgq_fast.choices import Layout
 from pgq_fast.schema.compat_tables import compat_target
 from pgq_fast.schema.lease_tables import lease_target
 from pgq_fast.schema.objects import Retired, Target, bare
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.settings import DBSettings
 
 __all__ = ["retired", "target"]
 

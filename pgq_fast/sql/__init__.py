@@ -13,18 +13,29 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
-from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pgq_fast.settings import DBSettings, Layout
+from pgq_fast.choices import Layout
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from pgq_fast.settings import DBSettings
 
 _PAGE: Final = 8192
 """Bytes of a page of PostgreSQL."""
 
 
+def _file(name: str) -> Traversable:
+    # Not imported before there is a statement to read: it brings a dozen modules.
+    from importlib.resources import files
+
+    return files(__package__) / f"{name}.sql"
+
+
 @functools.cache
 def _lines(name: str) -> tuple[str, ...]:
-    text = (files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
+    text = _file(name).read_text(encoding="utf-8")
     lines: list[str] = []
     for line in text.splitlines():
         keyword, _, included = line.strip().partition("-- include ")
@@ -37,7 +48,7 @@ def _lines(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def _folder(name: str, layout: Layout) -> str:
-    return "common" if (files(__package__) / "common" / f"{name}.sql").is_file() else layout.value
+    return "common" if _file(f"common/{name}").is_file() else layout.value
 
 
 def _included(name: str, *arguments: str) -> Iterator[str]:

@@ -12,8 +12,7 @@ from typing import Final
 from pgq_fast.errors import MissingExtraError
 
 try:
-    from opentelemetry import context as contexts
-    from opentelemetry import propagate, trace
+    from opentelemetry import context as contexts, propagate, trace
     from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 except ImportError as error:
     raise MissingExtraError("OpenTelemetryTracing", "opentelemetry") from error

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
+from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import RowDriver
 from pgq_fast.drivers.failures import sqlstate_of
 from pgq_fast.errors import SlowReadError, UnreadableQueueError
 from pgq_fast.queries import Queries
 from pgq_fast.schema.layout import mismatch_behind
-from pgq_fast.settings import Layout
 from pgq_fast.sql import layout_statement
 from pgq_fast.web.cursors import Cursor
 

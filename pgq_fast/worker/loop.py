@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgq_fast import models
 from pgq_fast._impl import notify
+from pgq_fast.builders import settings_of
 from pgq_fast.drivers.base import ListenerRemover
 from pgq_fast.drivers.failures import described, is_connection_lost, is_passing
 from pgq_fast.drivers.listeners import ReconnectNotifier
@@ -29,7 +30,6 @@ from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.layouts.base import Claim
 from pgq_fast.layouts.renewal import renewal
 from pgq_fast.logconfig import logger
-from pgq_fast.settings import DBSettings
 from pgq_fast.tasks import cancel_and_wait, wait_for_event
 from pgq_fast.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgq_fast.watchdog import Unanswered, Watchdog, start_watchdog
@@ -178,19 +178,14 @@ class Worker:
         from pgq_fast.schema.layout import mismatch_behind
 
         queries = self.manager.queries
-        settings = self._settings()
+        settings = settings_of(self.manager.queries)
         if settings is not None:
             mismatch = await mismatch_behind(error, queries.driver, settings)
             if mismatch is not None:
                 raise mismatch from error
 
-    def _settings(self) -> DBSettings | None:
-        """Those of the queue; None of a repository that has no layouts."""
-        settings = getattr(getattr(self.manager.queries, "qbq", None), "settings", None)
-        return settings if isinstance(settings, DBSettings) else None
-
     def _start_watchdog(self) -> Watchdog | None:
-        driver, settings = self.manager.queries.driver, self._settings()
+        driver, settings = self.manager.queries.driver, settings_of(self.manager.queries)
         if settings is None:
             return None
         statement = renewal(settings, self.owner)

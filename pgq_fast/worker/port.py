@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
+from pgq_fast.builders import settings_of
+from pgq_fast.choices import Layout
 from pgq_fast.layouts.base import Claim, Outcome, Rest, Retry, WorkerLayout
 from pgq_fast.models import Job
 from pgq_fast.repository import EntrypointExecutionParameter, QueueRepositoryPort
-from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.types import JobId, QueueEntrypoint, QueueManagerId
 
 LONG_AGO = timedelta(days=36500)
@@ -28,7 +28,6 @@ class HasWorkerLayout(Protocol):
         ...
 
 
-@dataclasses.dataclass(slots=True)
 class PortLayout:
     """:class:`~pgq_fast.layouts.base.WorkerLayout` in terms of the public repository protocol.
 
@@ -36,13 +35,15 @@ class PortLayout:
     has claimed.
     """
 
-    queries: QueueRepositoryPort
-    can_release: bool = dataclasses.field(default=False, init=False)
-    can_end_in_claim: bool = dataclasses.field(default=False, init=False)
-    gated: bool = False
-    """Whether notifications are sent only to those who wait, which the port cannot say."""
-    # The port wants to see the job that ended, so it is kept from claim to end.
-    _claimed: dict[JobId, Job] = dataclasses.field(default_factory=dict, init=False)
+    can_release = False
+    can_end_in_claim = False
+
+    def __init__(self, queries: QueueRepositoryPort, *, gated: bool) -> None:
+        self.queries = queries
+        # Whether notifications are sent only to those who wait, which the port cannot say.
+        self.gated = gated
+        # The port wants to see the job that ended, so it is kept from claim to end.
+        self._claimed: dict[JobId, Job] = {}
 
     async def claim(
         self,
@@ -131,6 +132,6 @@ def worker_layout(queries: QueueRepositoryPort) -> WorkerLayout:
     layout = queries.worker_layout() if isinstance(queries, HasWorkerLayout) else None
     if layout is not None:
         return layout
-    settings = getattr(getattr(queries, "qbq", None), "settings", None)
-    gated = isinstance(settings, DBSettings) and settings.layout is Layout.lease
+    settings = settings_of(queries)
+    gated = settings is not None and settings.layout is Layout.lease
     return PortLayout(queries, gated=gated)

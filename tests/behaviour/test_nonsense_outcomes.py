@@ -15,9 +15,10 @@ import pytest
 from behaviour.helpers import Tables, drain, last_statuses
 from pgq_fast.errors import RetryRequested
 from pgq_fast.executors import AbstractEntrypointExecutor, DatabaseRetryEntrypointExecutor
-from pgq_fast.models import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, Context, Job
+from pgq_fast.models import Context, Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
+from pgq_fast.tracebacks import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS
 
 pytestmark = pytest.mark.layouts
 

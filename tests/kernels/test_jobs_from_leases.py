@@ -9,8 +9,7 @@ from datetime import UTC
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kernels.test_codec_rows import ALL_FIELDS, moment
 from kernels.twins import TWINS, Bare, Twin, int32s, int64s, names, record, scalars

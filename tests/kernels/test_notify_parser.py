@@ -7,8 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from kernels.twins import Twin, agreed, any_text, scalars
 

@@ -19,11 +19,9 @@ from lease_protocol.observe import Seen, check_limits, compare, look
 from lease_protocol.wire import LostError, Wire
 from pgq_fast.drivers.asyncpg import AsyncpgDriver
 from pgq_fast.errors import DuplicateJobError
-from pgq_fast.layouts import lease as lease_layout
-from pgq_fast.layouts import promotion
+from pgq_fast.layouts import lease as lease_layout, promotion
 from pgq_fast.layouts.base import Outcome, Retry
-from pgq_fast.models import Job as ClaimedJob
-from pgq_fast.models import TracebackRecord
+from pgq_fast.models import Job as ClaimedJob, TracebackRecord
 from pgq_fast.settings import DBSettings
 
 T = TypeVar("T")

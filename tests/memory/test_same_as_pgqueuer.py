@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import pgqueuer
 import pgqueuer.domain.errors
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pgqueuer.ports.repository import EntrypointExecutionParameter as TheirParameter
 

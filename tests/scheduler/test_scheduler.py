@@ -17,8 +17,7 @@ from pgq_fast.executors import (
     ScheduleExecutor,
     ScheduleExecutorFactoryParameters,
 )
-from pgq_fast.memory import InMemoryDriver, InMemoryQueries
-from pgq_fast.memory import queries as memory_module
+from pgq_fast.memory import InMemoryDriver, InMemoryQueries, queries as memory_module
 from pgq_fast.models import CronExpressionEntrypoint, Schedule, ScheduleContext, utc_now
 from pgq_fast.sm import SchedulerManager
 from pgq_fast.types import CronEntrypoint, CronExpression, ScheduleId

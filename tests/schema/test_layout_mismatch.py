@@ -19,8 +19,7 @@ from pgq_fast.errors import LayoutMismatchError
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries, SyncQueries
 from pgq_fast.repository import EntrypointExecutionParameter
-from pgq_fast.schema import layout as layouts
-from pgq_fast.schema import manage
+from pgq_fast.schema import layout as layouts, manage
 from pgq_fast.schema.statements import run_sync
 from pgq_fast.settings import DBSettings, Layout
 from pgq_fast.types import QueueExecutionMode

@@ -17,7 +17,6 @@ from pgq_fast.logconfig import logger
 from pgq_fast.observer import WorkerObserver
 from pgq_fast.repository import EntrypointExecutionParameter, RepositoryPort
 from pgq_fast.worker.context import JobContexts
-from pgq_fast.worker.loop import Worker
 from pgq_fast.worker.pace import BYTES_IN_FLIGHT, CLAIM_BYTES, HELD_WORK, JOBS_IN_FLIGHT
 
 if TYPE_CHECKING:
@@ -371,6 +370,9 @@ class QueueManager:
                 f"max_concurrent_tasks must be at least twice the batch size: {most} is less than "
                 f"2 * {batch_size}"
             )
+        # Not for producers, which import this module as well.
+        from pgq_fast.worker.loop import Worker
+
         await self.verify_structure()
         async with self.queries.driver:
             await Worker(

@@ -1,7 +1,8 @@
 """``Queries`` and ``SyncQueries``: what producers, workers and tools call.
 
 Each method is one statement, or hands over to the layout and the schema modules. What manages the
-schema is imported when it is called: most processes never do.
+schema is imported when it is called: most processes never do. The layouts' side of workers is, too:
+producers never do.
 """
 
 from __future__ import annotations
@@ -24,15 +25,11 @@ from pgq_fast.builders import (
 )
 from pgq_fast.choices import Layout
 from pgq_fast.drivers.base import Driver, Int8Array, RowDriver, SyncDriver, rows_of
-from pgq_fast.drivers.failures import is_beyond_python, sqlstate_of
+from pgq_fast.drivers.failures import UNIQUE_VIOLATION, is_beyond_python, sqlstate_of
 from pgq_fast.enqueue import EnqueueBatch
 from pgq_fast.errors import DuplicateJobError, MalformedRowError, OpenTransactionError
-from pgq_fast.layouts import compat
 from pgq_fast.layouts.base import Outcome, Retry, WorkerLayout
-from pgq_fast.layouts.compat_jobs import CompatJobs
 from pgq_fast.layouts.jobs import JobCalls
-from pgq_fast.layouts.lease import LeaseLayout
-from pgq_fast.layouts.lease_jobs import LeaseJobs
 from pgq_fast.layouts.producer import Producer, enqueue_sync, producer_for
 from pgq_fast.logconfig import logger
 from pgq_fast.repository import EntrypointExecutionParameter
@@ -59,7 +56,7 @@ Parameters = ParamSpec("Parameters")
 
 def is_unique_violation(exc: Exception) -> bool:
     """Whether *exc*, of whatever driver, is PostgreSQL's ``unique_violation``."""
-    return sqlstate_of(exc) == compat.UNIQUE_VIOLATION
+    return sqlstate_of(exc) == UNIQUE_VIOLATION
 
 
 def _explains_layout(
@@ -182,8 +179,12 @@ class Queries:
                 return None
         settings = self.qbq.settings
         if settings.layout is Layout.lease:
+            from pgq_fast.layouts.lease import LeaseLayout
+
             return LeaseLayout(self.driver, settings)
-        return compat.CompatLayout(self.driver, settings)
+        from pgq_fast.layouts.compat import CompatLayout
+
+        return CompatLayout(self.driver, settings)
 
     def _producer(self) -> Producer:
         """The producer for the driver and the settings of now."""
@@ -204,7 +205,11 @@ class Queries:
         """What the layout of the settings does in more than a statement of the same name."""
         settings = self.qbq.settings
         if settings.layout is Layout.lease:
+            from pgq_fast.layouts.lease_jobs import LeaseJobs
+
             return LeaseJobs(self.driver, settings)
+        from pgq_fast.layouts.compat_jobs import CompatJobs
+
         return CompatJobs(self.driver, settings)
 
     @_explains_layout
@@ -484,6 +489,8 @@ class Queries:
                 not what it should be.
             OpenTransactionError: The connection has a transaction open.
         """
+        from pgq_fast.layouts import compat
+
         batch_size = arguments.integer("batch_size", batch_size, 1)
         heartbeat_timeout = arguments.span("heartbeat_timeout", heartbeat_timeout)
         if global_concurrency_limit is not None:
@@ -500,6 +507,8 @@ class Queries:
         }
         settings = self.qbq.settings
         if settings.layout is Layout.lease:
+            from pgq_fast.layouts.lease import LeaseLayout
+
             leases = LeaseLayout(self.driver, settings)
             # First, so that what comes back competes with the rest.
             await leases.rescue(heartbeat_timeout, list(limits))

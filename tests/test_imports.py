@@ -26,11 +26,12 @@ ON_DEMAND = {
 OWN_ON_DEMAND = {
     *("pgq_fast._alias", "pgq_fast.cli", "pgq_fast.connections", "pgq_fast.demo"),
     *("pgq_fast.drivers.asyncpg", "pgq_fast.drivers.psycopg", "pgq_fast.embedded"),
-    *("pgq_fast.events", "pgq_fast.mcp", "pgq_fast.memory", "pgq_fast.metrics.prometheus"),
-    *("pgq_fast.records", "pgq_fast.schema.catalog", "pgq_fast.schema.ddl"),
-    *("pgq_fast.schema.manage", "pgq_fast.schema.migrate", "pgq_fast.settings"),
-    *("pgq_fast.supervisor", "pgq_fast.tracing.logfire", "pgq_fast.tracing.opentelemetry"),
-    *("pgq_fast.tracing.sentry", "pgq_fast.web"),
+    *("pgq_fast.events", "pgq_fast.layouts.compat", "pgq_fast.layouts.lease", "pgq_fast.mcp"),
+    *("pgq_fast.memory", "pgq_fast.metrics.prometheus", "pgq_fast.records"),
+    *("pgq_fast.schema.catalog", "pgq_fast.schema.ddl", "pgq_fast.schema.manage"),
+    *("pgq_fast.schema.migrate", "pgq_fast.settings", "pgq_fast.supervisor"),
+    *("pgq_fast.tracing.logfire", "pgq_fast.tracing.opentelemetry", "pgq_fast.tracing.sentry"),
+    *("pgq_fast.web", "pgq_fast.worker.loop"),
 }
 
 # Imports of the modules named in the first argument fail, as if nobody had installed them.

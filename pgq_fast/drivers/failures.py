@@ -9,6 +9,7 @@ from pgq_fast.errors import PgqException
 
 __all__ = [
     "READ_ONLY",
+    "UNIQUE_VIOLATION",
     "TransactionAbortedError",
     "constraint_of",
     "described",
@@ -30,6 +31,8 @@ _RESOURCES_CLASS: Final = "53"
 _ROLLBACK_CLASS: Final = "40"
 READ_ONLY: Final = "25006"
 """SQLSTATE of a change on a server, or in a session, that takes none."""
+UNIQUE_VIOLATION: Final = "23505"
+"""SQLSTATE of a value that a unique index has already."""
 # Locks that were not to be had, an object in use, a statement that took too long or was cancelled,
 # a disk or a system call that failed; and a server that takes no changes, as one does that is no
 # longer, or not yet, the primary, or whose disk is about to be full.

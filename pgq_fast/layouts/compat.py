@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pgq_fast import models
 from pgq_fast._impl import codec
 from pgq_fast.drivers.base import Driver, Int8Array, Row, RowDriver, row_fetcher
-from pgq_fast.drivers.failures import constraint_of, sqlstate_of
+from pgq_fast.drivers.failures import UNIQUE_VIOLATION, constraint_of, sqlstate_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rejected, Rest, Retry, Statement
 from pgq_fast.layouts.looks import Looks
@@ -33,7 +33,6 @@ SLOW_SCAN: Final = 0.05
 """Seconds that a claim takes which had to pass over many jobs that are not due yet: the ordered
 scan of a full batch takes a tenth of that."""
 
-UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK_DETECTED: Final = "40P01"
 
 

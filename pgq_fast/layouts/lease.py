@@ -19,7 +19,7 @@ from pgq_fast import models
 from pgq_fast._impl import codec
 from pgq_fast.choices import JobLog, SynchronousCommit
 from pgq_fast.drivers.base import Driver, Row, RowDriver, row_fetcher
-from pgq_fast.drivers.failures import constraint_of, sqlstate_of
+from pgq_fast.drivers.failures import UNIQUE_VIOLATION, constraint_of, sqlstate_of
 from pgq_fast.drivers.pooling import poll_interval_of
 from pgq_fast.errors import MalformedRowError, OpenTransactionError
 from pgq_fast.layouts.base import LARGEST_CLAIM, Claim, Outcome, Rest, Retry
@@ -35,7 +35,6 @@ from pgq_fast.types import JOB_STATUS, JobId, QueueEntrypoint, QueueManagerId
 if TYPE_CHECKING:
     from pgq_fast.settings import DBSettings
 
-UNIQUE_VIOLATION: Final = "23505"
 CLAIMS_WAIT: Final = "PGQ05"
 """What a claim fails with while a migration waits for running jobs; see sql/migrate."""
 

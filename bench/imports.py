@@ -89,7 +89,7 @@ def measure(pythons: Sequence[str], repeat: int) -> dict[str, Any]:
                 found.append(round(taken, 1))
     return {
         "name": "import",
-        "title": "What an import takes: milliseconds",
+        "title": "From the first line of a program to the end of its imports: milliseconds",
         "x": "",
         "y": "ms",
         "categories": True,

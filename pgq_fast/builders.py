@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-# pydantic-settings is a fifth of what an import of the package takes, and not needed until there is
-# a queue: hence the imports in functions.
+# pydantic-settings would add a fifth to what an import of the package takes, and is not needed
+# until there is a queue: hence the imports in functions.
 
 
 def default_settings() -> DBSettings:

@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
 import pytest
 
 from behaviour.helpers import DEADLINE, QUIET, Recorder, Tables, drain, eventually, working
+from pgq_fast import sql
 from pgq_fast.applications import PgQueuer
+from pgq_fast.layouts.base import Claim
+from pgq_fast.layouts.renewal import renewal
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
+from pgq_fast.queries import Queries
 from pgq_fast.settings import ConnectionSettings
+from pgq_fast.types import QueueEntrypoint, QueueManagerId
+from support.drivers import MakeDriver
 
 # Nothing of this is in a kernel.
 pytestmark = [pytest.mark.layouts(), pytest.mark.impl_agnostic]
@@ -259,3 +268,60 @@ async def test_without_heartbeats_there_is_nothing_to_keep(pgq: PgQueuer) -> Non
     await pgq.queries.enqueue("e", None)
     await drain(pgq.qm, heartbeat_timeout=timedelta(0))
     assert seen == [[]]
+
+
+@pytest.mark.parametrize(
+    "statement", ["claim", "limited claim", "heartbeat", "renewal", "update_heartbeat"]
+)
+async def test_a_heartbeat_is_not_dated_back(
+    statement: str, make_driver: MakeDriver, queue_dsn: str, tables: Tables
+) -> None:
+    """Where the loop blocks while a statement is new to the session.
+
+    asyncpg sends its values once the server has answered to its text, and with the text the
+    transaction has begun: its time may be long ago when the statement is carried out.
+    """
+    queries = Queries(await make_driver("asyncpg", queue_dsn))
+    layout = queries.worker_layout()
+    assert layout is not None
+    owner = QueueManagerId(uuid.uuid4())
+
+    def claim(**limits: int) -> Coroutine[Any, Any, Claim]:
+        entrypoints = {QueueEntrypoint(name): limit for name, limit in limits.items()}
+        return layout.claim(10, entrypoints, owner, None, 2**20)
+
+    async def renew() -> None:
+        query, args = renewal(queries.qbq.settings, owner)
+        await queries.driver.execute(query, *args)
+
+    # What a session asks once, it has asked. By another text, so that the one below is new.
+    await claim(first=0, second=0 if "limited" in statement else 1)
+    ids = await queries.enqueue(["one"] * 2, [None] * 2, [0] * 2)
+    if "claim" not in statement:
+        # The layout knows its leases once the jobs were asked for.
+        assert len((await claim(one=0)).jobs) == len(ids)
+    sent: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "claim": lambda: claim(one=0),
+        "limited claim": lambda: claim(one=2),
+        "heartbeat": lambda: layout.heartbeat(ids, owner),
+        "renewal": renew,
+        "update_heartbeat": lambda: queries.update_heartbeat(ids),
+    }
+    running = asyncio.create_task(sent[statement]())
+    await asyncio.sleep(0)
+    # On the loop's thread: this is what blocks.
+    with psycopg.connect(queue_dsn, autocommit=True) as connection:
+        blocked = connection.execute("SELECT clock_timestamp()").fetchall()
+    await running
+    picked = await tables.rows(
+        "SELECT count(*), min(heartbeat) FROM pgqueuer WHERE status = 'picked'"
+    )
+    assert picked[0][0] == len(ids)
+    assert picked[0][1] > blocked[0][0]
+
+
+@pytest.mark.layouts("compat")
+def test_no_statement_dates_a_heartbeat_by_its_transaction() -> None:
+    texts = [path.read_text() for path in Path(sql.__file__).parent.rglob("*.sql")]
+    assert any("heartbeat = statement_timestamp()" in text for text in texts)
+    assert [text for text in texts if re.search(r"heartbeat = (now|clock_time)", text)] == []

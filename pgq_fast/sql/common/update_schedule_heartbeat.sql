@@ -1,1 +1,1 @@
-UPDATE {schedules_table} SET heartbeat = now(), updated = now() WHERE id = ANY($1::bigint[])
+UPDATE {schedules_table} SET heartbeat = statement_timestamp(), updated = now() WHERE id = ANY($1::bigint[])

@@ -21,7 +21,7 @@ mine AS MATERIALIZED (
 ),
 kept AS (
     UPDATE {lease_table} AS lease
-    SET done = mine.done, heartbeat = now()
+    SET done = mine.done, heartbeat = statement_timestamp()
     FROM mine
     WHERE lease.id = mine.id AND bit_count(mine.done) < length(mine.done)
         AND bit_count(mine.bits) > 0

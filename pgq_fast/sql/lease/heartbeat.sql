@@ -4,7 +4,7 @@ WITH
 -- include lease/parts/relaxed
 alive AS (
     UPDATE {lease_table}
-    SET heartbeat = now()
+    SET heartbeat = statement_timestamp()
     WHERE id = ANY(ARRAY(
         SELECT id
         FROM {lease_table}

@@ -71,7 +71,7 @@ after AS MATERIALIZED (
 ),
 kept AS (
     UPDATE {lease_table} AS lease
-    SET done = after.done, heartbeat = now()
+    SET done = after.done, heartbeat = statement_timestamp()
     FROM after
     WHERE lease.id = after.id AND bit_count(after.done) < length(after.done)
 ),

@@ -1,6 +1,6 @@
 -- Somebody vouches for the jobs $1, and so for the leases that they are in.
 UPDATE {lease_table}
-SET heartbeat = now()
+SET heartbeat = statement_timestamp()
 WHERE id = ANY(ARRAY(
     -- Locked by id, as everybody does it.
     SELECT id

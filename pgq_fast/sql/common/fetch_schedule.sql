@@ -15,7 +15,7 @@ due AS (
     FOR UPDATE OF schedule SKIP LOCKED
 )
 UPDATE {schedules_table} AS schedule
-SET status = 'picked', updated = now(), heartbeat = statement_timestamp(),
+SET status = 'picked', updated = statement_timestamp(), heartbeat = statement_timestamp(),
     next_run = date_trunc('seconds', now() + extract(epoch FROM due.delay) * interval '1 second')
 FROM due
 WHERE schedule.id = due.id

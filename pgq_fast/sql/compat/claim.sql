@@ -118,7 +118,8 @@ best AS (
 -- A rescued job keeps the seat that it holds; a queued one holds none.
 claimed AS (
     UPDATE {queue_table}
-    SET status = 'picked', updated = now(), heartbeat = statement_timestamp(), queue_manager_id = $3::uuid,
+    SET status = 'picked', updated = statement_timestamp(), heartbeat = statement_timestamp(),
+        queue_manager_id = $3::uuid,
         slot = CASE WHEN status = 'picked' THEN slot END
     WHERE id = ANY(ARRAY(SELECT id FROM best))
         -- [relaxed

@@ -174,7 +174,8 @@ seating AS (
 ),
 claimed AS (
     UPDATE {queue_table} AS job
-    SET status = 'picked', updated = now(), heartbeat = statement_timestamp(), queue_manager_id = $3::uuid,
+    SET status = 'picked', updated = statement_timestamp(), heartbeat = statement_timestamp(),
+        queue_manager_id = $3::uuid,
         slot = CASE WHEN job.status = 'picked' THEN job.slot ELSE seating.slot END
     FROM best
     LEFT JOIN seating ON seating.id = best.id

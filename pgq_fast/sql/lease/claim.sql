@@ -265,12 +265,12 @@ claimed AS (
 ),
 leased AS (
     INSERT INTO {lease_table} (
-        worker, heartbeat, entrypoint, slot, done, ids, priorities, attempts, created, execute_after,
-        dedupe_keys, payloads, headers
+        worker, picked_at, heartbeat, entrypoint, slot, done, ids, priorities, attempts, created,
+        execute_after, dedupe_keys, payloads, headers
     )
     -- DELETE returns its rows in no order. Sorted once before, as PostgreSQL before 16 would sort for
     -- each of the aggregates.
-    SELECT $3::uuid, statement_timestamp(),
+    SELECT $3::uuid, statement_timestamp(), statement_timestamp(),
         -- [single
         (SELECT entrypoint FROM wanted), NULL::bigint,
         -- single]

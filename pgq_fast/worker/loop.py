@@ -178,19 +178,20 @@ class Worker:
         from pgq_fast.schema.layout import mismatch_behind
 
         queries = self.manager.queries
-        settings = settings_of(self.manager.queries)
+        settings = settings_of(queries)
         if settings is not None:
             mismatch = await mismatch_behind(error, queries.driver, settings)
             if mismatch is not None:
                 raise mismatch from error
 
     def _start_watchdog(self) -> Watchdog | None:
-        driver, settings = self.manager.queries.driver, settings_of(self.manager.queries)
+        queries = self.manager.queries
+        settings = settings_of(queries)
         if settings is None:
             return None
         statement = renewal(settings, self.owner)
         return start_watchdog(
-            driver,
+            queries.driver,
             lambda: statement,
             self.heartbeat_timeout.total_seconds(),
             self.unanswered,

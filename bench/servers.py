@@ -57,7 +57,8 @@ def new_database(dsn: str) -> Iterator[Database]:
 @contextmanager
 def postgres(dsn: str | None) -> Iterator[str]:
     """The user's server, or an embedded one."""
-    from pgq_fast.embedded import embedded_postgres, sigterm_as_exit
+    from pgq_fast.embedded import embedded_postgres
+    from pgq_fast.signals import sigterm_as_exit
 
     if dsn is None:
         with embedded_postgres() as own:

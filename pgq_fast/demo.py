@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from pgq_fast import __impl__
 from pgq_fast.choices import Layout
-from pgq_fast.embedded import EmbeddedPostgresError, embedded_postgres, sigterm_as_exit
+from pgq_fast.embedded import EmbeddedPostgresError, embedded_postgres
 from pgq_fast.errors import PgqException
 from pgq_fast.loops import run_in_loop
 from pgq_fast.models import Job
 from pgq_fast.settings import DBSettings
+from pgq_fast.signals import sigterm_as_exit
 from pgq_fast.trial import (
     DriverName,
     TrialError,
@@ -320,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pgq_fast.demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; everything the demo made is removed", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
 

@@ -20,17 +20,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import IO, Final
 from urllib.parse import quote
 
 from pgq_fast.errors import PgqException
+from pgq_fast.signals import sigterm_as_exit
 
-__all__ = ["EmbeddedPostgresError", "embedded_postgres", "sigterm_as_exit"]
+__all__ = ["EmbeddedPostgresError", "embedded_postgres"]
 
 DEFAULT_VERSION: Final = 18
 
@@ -90,34 +89,6 @@ def embedded_postgres(
         finally:
             server.stop()
             atexit.unregister(server.stop)
-
-
-@contextlib.contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """Have SIGTERM raise SystemExit, so that ``finally`` blocks run; once, so that they finish.
-
-    Only where nobody handles the signal yet, and only in the main thread, which alone may
-    install handlers.
-    """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-
-    def leave(signum: int, _frame: FrameType | None) -> None:
-        # A supervisor and a process group may both pass the signal on: the second must not cut
-        # off what the first set going.
-        signal.signal(signum, signal.SIG_IGN)
-        raise SystemExit(128 + signum)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) in (leave, signal.SIG_IGN):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _binaries(version: int) -> Path:

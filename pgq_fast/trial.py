@@ -144,15 +144,15 @@ def temporary_schema(
     try:
         run_in_loop(install())
         yield settings
+        run_in_loop(drop())
     except BaseException:
         # In a loop and a connection of its own: an interrupt may have cut off the others.
         try:
             run_in_loop(drop())
-        except Exception:
+        except BaseException:
             # What happened first matters more.
             logger.warning("The schema %s may be left over: drop it", name)
         raise
-    run_in_loop(drop())
 
 
 async def enqueue_all(driver: Driver, settings: DBSettings, jobs: int, counted: Counted) -> float:

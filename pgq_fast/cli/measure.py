@@ -103,7 +103,7 @@ def bench(
     ] = None,
 ) -> None:
     """One producer, then one worker, on this machine; progress and warnings go to stderr."""
-    from pgq_fast.embedded import sigterm_as_exit
+    from pgq_fast.signals import sigterm_as_exit
     from pgq_fast.trial import cheap_commits
 
     # Before time is spent on what it cannot be compared with.

@@ -10,10 +10,10 @@ import typer
 from pgq_fast.choices import Layout
 from pgq_fast.cli.context import open_queries
 from pgq_fast.cli.progress import Report, progress
-from pgq_fast.embedded import sigterm_as_exit
 from pgq_fast.loops import run_in_loop
 from pgq_fast.schema.migrate import MigrationProgress, MigrationReport, Phase
 from pgq_fast.settings import db_settings
+from pgq_fast.signals import sigterm_as_exit
 
 __all__ = ["register"]
 

@@ -7,9 +7,9 @@ lines of another file with ``$1`` for its ``<x>``. Comments are not sent to the 
 
 The folders are those of the table layouts; a statement that is the same on all is in ``common``.
 
-A heartbeat is dated by ``statement_timestamp()``. Of a statement that is new to a session, asyncpg
-sends the values once the server has answered to the text, and ``now()`` would be the time of the
-text: long ago, where the loop was blocked in between.
+A heartbeat, and a registration to be told, is dated by ``statement_timestamp()``. Of a statement
+that is new to a session, asyncpg sends the values once the server has answered to the text, and
+``now()`` would be the time of the text: long ago, where the loop was blocked in between.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from pgq_fast import sql
 from pgq_fast.applications import PgQueuer
 from pgq_fast.layouts.base import Claim
 from pgq_fast.layouts.renewal import renewal
+from pgq_fast.layouts.waiting import REGISTERED_FOR, Waiting
 from pgq_fast.models import Job
 from pgq_fast.qm import QueueManager
 from pgq_fast.queries import Queries
@@ -58,6 +59,18 @@ def blocked_until(dsn: str, query: str, found: Callable[[Any], bool]) -> None:
             if time.monotonic() > end:
                 raise TimeoutError(query)
             time.sleep(0.02)
+
+
+async def blocked_within(statement: Coroutine[Any, Any, object], dsn: str) -> datetime:
+    """Block between the text of a statement and its values; a time of the server's in there."""
+    running = asyncio.create_task(statement)
+    await asyncio.sleep(0)
+    # On the loop's thread: this is what blocks.
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
+    await running
+    assert isinstance(now, datetime)
+    return now
 
 
 AGES = "SELECT min(heartbeat), max(heartbeat) FROM pgqueuer WHERE status = 'picked'"
@@ -307,17 +320,25 @@ async def test_a_heartbeat_is_not_dated_back(
         "renewal": renew,
         "update_heartbeat": lambda: queries.update_heartbeat(ids),
     }
-    running = asyncio.create_task(sent[statement]())
-    await asyncio.sleep(0)
-    # On the loop's thread: this is what blocks.
-    with psycopg.connect(queue_dsn, autocommit=True) as connection:
-        blocked = connection.execute("SELECT clock_timestamp()").fetchall()
-    await running
+    blocked = await blocked_within(sent[statement](), queue_dsn)
     picked = await tables.rows(
         "SELECT count(*), min(heartbeat) FROM pgqueuer WHERE status = 'picked'"
     )
     assert picked[0][0] == len(ids)
-    assert picked[0][1] > blocked[0][0]
+    assert picked[0][1] > blocked
+
+
+@pytest.mark.layouts("lease")
+async def test_a_registration_is_not_dated_back(
+    make_driver: MakeDriver, queue_dsn: str, tables: Tables
+) -> None:
+    """Likewise: it would be over before others have had the time to tell."""
+    queries = Queries(await make_driver("asyncpg", queue_dsn))
+    waiting = Waiting(queries.driver, queries.qbq.settings)
+    registering = waiting.begin(QueueManagerId(uuid.uuid4()), False)
+    blocked = await blocked_within(registering, queue_dsn)
+    (until,) = await tables.rows("SELECT until FROM pgqueuer_waiting")
+    assert until > blocked + REGISTERED_FOR
 
 
 @pytest.mark.layouts("compat")

@@ -24,8 +24,8 @@ from tabulate import tabulate
 from faults.kinds import KINDS
 from faults.runner import Grounds, facts, play
 from faults.stage import DRIVERS, Result
-from pgq_fast.embedded import sigterm_as_exit
 from pgq_fast.settings import Layout
+from pgq_fast.signals import sigterm_as_exit
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

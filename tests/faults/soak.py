@@ -22,8 +22,8 @@ from typing import Any, Final
 from faults.crew import Member
 from faults.runner import Grounds, facts, play
 from faults.stage import DRIVERS, OWNED, Kind, Result, Stage
-from pgq_fast.embedded import sigterm_as_exit
 from pgq_fast.settings import Layout
+from pgq_fast.signals import sigterm_as_exit
 
 SAMPLES: Final = 120
 """Of each figure, in the whole time; at least two a second where that is short."""

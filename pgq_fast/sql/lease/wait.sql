@@ -15,7 +15,7 @@ gone AS (
     ))
 )
 INSERT INTO {waiting_table} AS waiting (id, for_work, for_ends, until)
-VALUES ($1::uuid, $2::boolean, $3::boolean, now() + $4::interval)
+VALUES ($1::uuid, $2::boolean, $3::boolean, statement_timestamp() + $4::interval)
 ON CONFLICT (id) DO UPDATE
     SET for_work = excluded.for_work, for_ends = excluded.for_ends, until = excluded.until
 RETURNING NOT EXISTS (SELECT FROM before) AS news

@@ -8,6 +8,7 @@ PGQ_FAST_IMPL    c or python: the implementation that this run tests
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.metadata
 import os
@@ -238,9 +239,10 @@ def queue_template(queue_templates: Templates, layout: Layout) -> str:
 
 
 @pytest.fixture(scope="session")
-def reused_databases(databases: Databases) -> ReusedDatabases:
+def reused_databases(databases: Databases) -> Iterator[ReusedDatabases]:
     """Lends copies of templates."""
-    return ReusedDatabases(databases)
+    with contextlib.closing(ReusedDatabases(databases)) as reused:
+        yield reused
 
 
 @pytest.fixture

@@ -92,54 +92,94 @@ class ReusedDatabases:
     What comes back is looked at when the next test asks: by then the fixtures of the one before
     have closed their connections. If anything but rows differs from the template then, a changed
     function, statistics of the planner, a setting, the database is dropped.
+
+    The session that looks stays open, beside those of the tests: a new one would have to read the
+    catalogs again, which takes four times as long as the look.
     """
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        self._returned: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._returned: defaultdict[str, list[_Copy]] = defaultdict(list)
         self._fingerprints: dict[str, str] = {}
 
     @contextlib.contextmanager
     def lent(self, template: str) -> Iterator[str]:
         """The DSN of a database that is like *template*, for the duration of a block."""
-        name, dsn = self._again(template) or self._databases.make(template)
+        copy = self._again(template) or self._made(template)
+        try:
+            yield copy.dsn
+        finally:
+            self._returned[template].append(copy)
+
+    def _made(self, template: str) -> _Copy:
+        copy = _Copy(*self._databases.make(template))
         if template not in self._fingerprints:
             # A copy as it was made says what the next ones must be like.
-            self._fingerprints[template] = _emptied(dsn)
-        try:
-            yield dsn
-        finally:
-            self._returned[template].append((name, dsn))
+            self._fingerprints[template] = copy.emptied()
+        return copy
 
-    def _again(self, template: str) -> tuple[str, str] | None:
+    def _again(self, template: str) -> _Copy | None:
         while returned := self._returned[template]:
-            name, dsn = returned.pop()
-            if _emptied(dsn) == self._fingerprints[template]:
-                return name, dsn
-            self._databases.discard(name)
+            copy = returned.pop()
+            if copy.emptied() == self._fingerprints[template]:
+                return copy
+            copy.close()
+            self._databases.discard(copy.name)
         return None
 
+    def close(self) -> None:
+        """Close the sessions."""
+        for copies in self._returned.values():
+            for copy in copies:
+                copy.close()
 
-def _emptied(dsn: str) -> str:
-    """Empty all tables of the database at *dsn*; what else there is in it."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        deadline = time.monotonic() + PATIENCE
-        while others := connection.execute(END_OTHERS).fetchone():
-            if others[0] == 0:
-                break
-            if time.monotonic() > deadline:
-                return "still in use"
-            time.sleep(0.001)
-        if filled := connection.execute(FILLED).fetchall():
-            tables = sql.SQL(", ").join(sql.SQL(name) for (name,) in filled)
-            # Tables that a test added may refer to each other.
-            empty = sql.SQL("SET lock_timeout = 1000; TRUNCATE {} CASCADE").format(tables)
-            try:
-                connection.execute(empty)
-            except psycopg.errors.LockNotAvailable:
-                # A prepared transaction has it.
-                return "locked"
-        connection.execute(RESTART)
-        fingerprint = connection.execute(FINGERPRINT).fetchone()
-        assert fingerprint is not None
-        return str(fingerprint[0])
+
+class _Copy:
+    """A database, and a session in it that empties it."""
+
+    def __init__(self, name: str, dsn: str) -> None:
+        self.name = name
+        self.dsn = dsn
+        self._session: psycopg.Connection | None = None
+
+    def emptied(self) -> str:
+        """Empty all tables; what else there is in the database."""
+        try:
+            if self._session is None:
+                self._session = psycopg.connect(self.dsn, autocommit=True)
+            return _emptied(self._session)
+        except psycopg.OperationalError:
+            # A test has ended all sessions, or the server.
+            self.close()
+        self._session = psycopg.connect(self.dsn, autocommit=True)
+        return _emptied(self._session)
+
+    def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def _emptied(connection: psycopg.Connection) -> str:
+    """Empty all tables of a database; what else there is in it."""
+    deadline = time.monotonic() + PATIENCE
+    while others := connection.execute(END_OTHERS).fetchone():
+        if others[0] == 0:
+            break
+        if time.monotonic() > deadline:
+            return "still in use"
+        time.sleep(0.001)
+    if filled := connection.execute(FILLED).fetchall():
+        tables = sql.SQL(", ").join(sql.SQL(name) for (name,) in filled)
+        # Tables that a test added may refer to each other.
+        empty = sql.SQL("SET lock_timeout = 1000; TRUNCATE {} CASCADE").format(tables)
+        try:
+            connection.execute(empty)
+        except psycopg.errors.LockNotAvailable:
+            # A prepared transaction has it.
+            return "locked"
+    connection.execute(RESTART)
+    fingerprint = connection.execute(FINGERPRINT).fetchone()
+    assert fingerprint is not None
+    return str(fingerprint[0])

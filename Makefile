@@ -62,7 +62,7 @@ VARIANT := $(PGQ_FAST_LINE_TRACING)/$(PGQ_FAST_SANITIZE)/$(CC)/$(CFLAGS)
 # The tests start many short processes, which would compile every module anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo bench instructions instructions-update results faults soak test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python clean FORCE
+.PHONY: help demo bench instructions instructions-update results faults soak test test-c test-python test-oldest-pg fuzz sanitize lint docs wheels build python environment installed compiled clean FORCE
 
 help:
 	@sed -n 's/^#   \(make\)/\1/p' Makefile
@@ -102,10 +102,7 @@ RUN_SANITIZED := env LD_PRELOAD="$$($(or $(CC),gcc) -print-file-name=libasan.so)
     ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONPATH=$(SANITIZED) $(RUN) -P
 
-sanitize: $(VENV)/.test $(KERNEL_SOURCES)
-	@echo 'compiling the kernels with sanitizers'
-	@PGQ_FAST_SANITIZE=address,undefined $(RUN) setup.py --quiet build --build-base build/sanitizing \
-	    --build-lib $(SANITIZED)
+sanitize: $(VENV)/.test $(SANITIZED)/.kernels
 	@$(RUN_SANITIZED) -c 'import pgq_fast_ext.codec as codec; assert codec.__file__.startswith("$(CURDIR)/$(SANITIZED)"), codec.__file__'
 	PGQ_FAST_IMPL=c $(if $(EXAMPLES),PGQ_TEST_FUZZ_EXAMPLES=$(EXAMPLES)) $(RUN_SANITIZED) -m pytest \
 	    $(FUZZED) --timeout=3600 -p no:cacheprovider $(ARGS)
@@ -213,6 +210,21 @@ $(VENV)/.kernels: $(KERNEL_SOURCES) $(VENV)/.created $(VENV)/.variant \
 	@echo 'compiling the kernels'
 	@$(RUN) setup.py --quiet build_ext --inplace
 	@touch $@
+
+# With the packages beside the kernels, as they are imported from there.
+$(SANITIZED)/.kernels: $(KERNEL_SOURCES) $(shell find pgq_fast pgq_fast_ext -name '*.py' -o -name '*.sql') \
+    $(VENV)/.created $(VENV)/.variant
+	@echo 'compiling the kernels with sanitizers'
+	@PGQ_FAST_SANITIZE=address,undefined $(RUN) setup.py --quiet build --build-base build/sanitizing \
+	    --build-lib $(SANITIZED)
+	@touch $@
+
+# All that the checks need: once there is an environment, the other two can run side by side.
+environment: $(VENV)/.created
+
+installed: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.wheels
+
+compiled: $(VENV)/.kernels $(SANITIZED)/.kernels
 
 $(VENV)/.variant: $(VENV)/.created FORCE
 	@echo '$(VARIANT)' | cmp -s - $@ || echo '$(VARIANT)' > $@

@@ -76,11 +76,12 @@ class HeldSignals:
 
     async def cancelling(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await *coroutine*, and have the first signal cancel it."""
-        if self.first is not None:
-            coroutine.close()
-            raise asyncio.CancelledError
+        # In this order, or a signal in between would cancel nothing.
         self._task = asyncio.current_task()
         try:
+            if self.first is not None:
+                coroutine.close()
+                raise asyncio.CancelledError
             return await coroutine
         finally:
             self._task = None

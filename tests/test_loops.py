@@ -79,7 +79,7 @@ def test_a_signal_while_the_coroutine_waits(
     made = made_loops(monkeypatch, lambda: None)
 
     async def wait() -> None:
-        # Before the signal's own thread could wake the loop, and after it went to sleep.
+        # From a thread, so that the loop is asleep.
         sender = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, number))
         sender.start()
         try:
@@ -109,6 +109,26 @@ def test_a_signal_before_the_coroutine_has_begun(
         loops.run_in_loop(begin())
     assert began == []
     assert made[0].is_closed()
+
+
+def test_a_signal_as_the_coroutine_is_about_to_begin(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[str] = []
+    current_task = asyncio.current_task
+
+    def current() -> asyncio.Task[Any] | None:
+        signal.raise_signal(number)
+        return current_task()
+
+    monkeypatch.setattr(asyncio, "current_task", current)
+
+    async def begin() -> None:
+        began.append("it")
+
+    with pytest.raises(ENDS[number]):
+        loops.run_in_loop(begin())
+    assert began == []
 
 
 def test_a_signal_while_the_loop_stops(

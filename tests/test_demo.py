@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
-import psycopg
 import pytest
 
 from pgq_fast import __impl__, demo
+from support.server import trial_schemas
 
 # Unusual enough not to be in a table by accident.
 JOBS = 1_234
@@ -33,15 +33,6 @@ def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def schemas(dsn: str) -> list[str]:
-    """Schemas of the demo that exist in a database."""
-    with psycopg.connect(dsn) as connection:
-        rows = connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgq_fast_demo_%'"
-        ).fetchall()
-    return [name for (name,) in rows]
-
-
 @pytest.mark.pg_matrix
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_runs_each_job_once_and_reports(dsn: str, driver: str) -> None:
@@ -52,7 +43,7 @@ def test_runs_each_job_once_and_reports(dsn: str, driver: str) -> None:
     for row in ("enqueue, in lists", "drain", "p50", "p99", driver, sys.version.split()[0]):
         assert row in output
     assert ("compiled" if __impl__ == "c" else "pure Python") in output
-    assert schemas(dsn) == []
+    assert trial_schemas(dsn) == []
 
 
 @pytest.mark.impl_agnostic
@@ -76,14 +67,14 @@ def test_the_dsn_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 def test_an_interrupt_removes_the_schema(dsn: str, number: signal.Signals, status: int) -> None:
     with start("--jobs=1000000", f"--dsn={dsn}") as process:
         deadline = time.monotonic() + 60
-        while not schemas(dsn):
+        while not trial_schemas(dsn):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
-    assert schemas(dsn) == []
+    assert trial_schemas(dsn) == []
 
 
 @pytest.mark.impl_agnostic

@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-import psycopg
 import pytest
 
 from pgq_fast import trial
 from pgq_fast.choices import Layout
 from pgq_fast.loops import run_in_loop
+from support.server import trial_schemas
 
 # Nothing of this is in a kernel.
 pytestmark = pytest.mark.impl_agnostic
-
-
-def exists(dsn: str, name: str) -> bool:
-    """Whether there is a schema whose name is like *name*."""
-    with psycopg.connect(dsn) as connection:
-        query = "SELECT FROM pg_namespace WHERE nspname LIKE %s"
-        return connection.execute(query, [name]).fetchone() is not None
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
@@ -43,17 +36,17 @@ def test_an_interrupt_as_the_schema_comes_or_goes(
     dsn: str, run: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(monkeypatch, run)
-    found: list[bool] = []
+    found: list[list[str]] = []
 
     def go_through() -> None:
         with trial.temporary_schema("pgq_fast_trial", "asyncpg", dsn, Layout.lease) as settings:
-            assert settings.db_schema is not None
-            found.append(exists(dsn, settings.db_schema))
+            found.append(trial_schemas(dsn))
+            assert found == [[settings.db_schema]]
 
     with pytest.raises(KeyboardInterrupt):
         go_through()
-    assert found == [True] * (run - 1)
-    assert not exists(dsn, "pgq_fast_trial_%")
+    assert len(found) == run - 1
+    assert trial_schemas(dsn) == []
 
 
 def test_what_may_be_left_over_is_named(

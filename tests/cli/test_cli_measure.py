@@ -13,17 +13,9 @@ import pytest
 
 from pgq_fast import demo
 from support.command_line import CommandLine, Done, failed_with_one_line, succeeded
+from support.server import trial_schemas
 
 Run = Callable[..., Awaitable[Done]]
-
-
-def schemas(dsn: str) -> list[str]:
-    """Schemas that are left of trials."""
-    with psycopg.connect(dsn) as connection:
-        rows = connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgq_fast_%'"
-        ).fetchall()
-    return [name for (name,) in rows]
 
 
 @pytest.fixture
@@ -58,7 +50,7 @@ async def test_bench_as_json(pgq_here: Run, queue_dsn: str, driver: str) -> None
     assert [warning.split()[0] for warning in found["warnings"]] == off
     for name in off:
         assert f"warning: {name} is off" in done.stderr
-    assert schemas(queue_dsn) == []
+    assert trial_schemas(queue_dsn) == []
 
 
 async def test_bench_beside_an_earlier_run(pgq_here: Run, tmp_path: Path) -> None:
@@ -111,10 +103,10 @@ def test_an_interrupted_bench_removes_its_schema(
     )
     with pgq.start("bench", "--jobs", "1000000", dsn=dsn, program=program) as running:
         running.wait_for("round 1, enqueue")
-        assert len(schemas(dsn)) == 1
+        assert len(trial_schemas(dsn)) == 1
         running.signal(number)
         assert running.end() == 128 + number
-    assert schemas(dsn) == []
+    assert trial_schemas(dsn) == []
 
 
 def test_bench_without_a_driver_or_a_server(pgq: CommandLine) -> None:
@@ -147,7 +139,7 @@ async def test_demo(pgq_here: Run, queue_dsn: str, monkeypatch: pytest.MonkeyPat
     for words in ("70 jobs, each ran once", "psycopg", "drain, 9 at a time", "lease"):
         assert words in done.stdout
     assert "compat" not in done.stdout
-    assert schemas(queue_dsn) == []
+    assert trial_schemas(queue_dsn) == []
 
     @contextlib.contextmanager
     def started() -> Iterator[str]:

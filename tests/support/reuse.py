@@ -145,14 +145,16 @@ class _Copy:
     def emptied(self) -> str:
         """Empty all tables; what else there is in the database."""
         try:
-            if self._session is None:
-                self._session = psycopg.connect(self.dsn, autocommit=True)
-            return _emptied(self._session)
+            return _emptied(self._opened())
         except psycopg.OperationalError:
             # A test has ended all sessions, or the server.
             self.close()
-        self._session = psycopg.connect(self.dsn, autocommit=True)
-        return _emptied(self._session)
+            return _emptied(self._opened())
+
+    def _opened(self) -> psycopg.Connection:
+        if self._session is None:
+            self._session = psycopg.connect(self.dsn, autocommit=True)
+        return self._session
 
     def close(self) -> None:
         """Close the session."""

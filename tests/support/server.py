@@ -61,6 +61,15 @@ def _parent() -> Path | None:
     return IN_MEMORY if usable else None
 
 
+def trial_schemas(dsn: str) -> list[str]:
+    """Schemas of trials that are in a database: of the demo, of ``pgq bench``."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgq_fast_%'"
+        ).fetchall()
+    return [name for (name,) in rows]
+
+
 def server_description() -> str:
     """Which PostgreSQL the tests run on; never shows a password."""
     if dsn := own_dsn():
